@@ -1,0 +1,57 @@
+"""Sound, words and pictures turn into one another.
+
+>>> import aural
+>>> aural.caption("dog.wav")                    # Caption(text, score, candidates)
+>>> captioner = aural.load("captioning")        # keep the weights for many calls
+>>> aural.caption(["a.wav", "b.wav"], model=captioner)
+
+Names are resolved on first use, so ``import aural`` alone is quick and loads no PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from aural.errors import AudioError, AuralError, UsageError
+
+if TYPE_CHECKING:
+    import os
+
+    from aural.captioning.caption import Candidate, Caption, CaptioningModel, caption
+
+__version__ = "0.1.0"
+
+__all__ = ["AudioError", "AuralError", "Candidate", "Caption", "UsageError", "__version__", "caption", "load"]
+
+_HOMES = {
+    "caption": "aural.captioning.caption",
+    "Caption": "aural.captioning.caption",
+    "Candidate": "aural.captioning.caption",
+}
+
+
+def load(
+    model: "str | os.PathLike[str]" = "captioning", *, device: str = "auto", offline: bool = False
+) -> "CaptioningModel":
+    """Load a model once, to hand it to many calls.
+
+    Args:
+        model: a system, ``"captioning"``, for its default weights; a model folder; or a hub id such as ``"org/name"``.
+        device: ``"auto"`` (cuda, else mps, else cpu), ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        offline: take hub models from the local cache only.
+
+    Raises:
+        UsageError: there is no such model or device; the message says what exists.
+    """
+    from aural.captioning.caption import load as load_captioner
+
+    return load_captioner(None if model == "captioning" else model, device=device, offline=offline)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aural' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
