@@ -1,0 +1,173 @@
+"""Manifests: which sounds there are and what is said about them, one JSON object a line.
+
+    {"audio": "clips/1.ogg", "captions": ["a dog barks", "a dog is barking"], "labels": ["dog bark"], "split": "fold1"}
+
+``audio`` alone is required. ``start`` and ``duration`` (seconds) pick a part of the file; ``captions`` and ``labels``
+are lists; ``question`` and ``answer`` are text; ``image`` is a picture of the same scene; ``split`` names the part of
+the corpus; ``source`` names the recording that the clip was cut from: clips of one source belong on one side of any
+split. Paths are relative to the manifest. Reading is strict, and reports all bad lines at once.
+"""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from aural.errors import ManifestError
+
+SHOWN = 8
+"""How many problems an error lists before it only counts."""
+LONGEST = 1e9
+"""Seconds; no recording is longer than thirty years."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sound, or a part of one, and what is said about it. Read from a manifest, its paths are absolute."""
+
+    audio: Path
+    start: float = 0.0
+    """Seconds."""
+    duration: float | None = None
+    """Seconds; None reaches to the end."""
+    captions: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    question: str | None = None
+    answer: str | None = None
+    image: Path | None = None
+    split: str | None = None
+    source: str | None = None
+
+
+FIELDS = tuple(field.name for field in fields(Clip))
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
+    """Read a manifest; whether the sounds exist is found out when they are read.
+
+    Raises:
+        ManifestError: the file is missing, holds no clip, or has bad lines: ``file:line: what``, all of them.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: there is no such manifest; `aural prepare` makes one") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8 JSON Lines") from None
+    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100 (resolve would follow links)
+    clips: list[Clip] = []
+    problems: list[str] = []
+    # Not splitlines(): JSON text may hold characters, such as U+2028, that it takes for ends of lines.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            found: list[str] = []
+            clip = _clip(line, folder, found)
+            problems += [f"{path}:{number}: {problem}" for problem in found]
+            clips += [clip] if clip else []
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more problems" if len(problems) > SHOWN else ""
+        raise ManifestError("; ".join(problems[:SHOWN]) + more)
+    if not clips:
+        raise ManifestError(f'{path}: holds no clips; write one JSON object a line, such as {{"audio": "a.wav"}}')
+    return clips
+
+
+def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
+    """Write a manifest that :func:`read_manifest` reads back; it appears under its name when it is complete.
+
+    Raises:
+        ManifestError: it cannot be written there.
+    """
+    path = Path(path)
+    folder = os.path.abspath(path.parent)  # noqa: PTH100 (as in reading)
+    lines = [json.dumps(_object(clip, folder), ensure_ascii=False, allow_nan=False) + "\n" for clip in clips]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be written: {error.strerror}; is its folder there?") from None
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{path}: a name in it is not text: {error.object!r}; rename the file") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _object(clip: Clip, folder: str) -> dict[str, Any]:
+    """The clip as plain data, without what is at its default."""
+    values = {name: getattr(clip, name) for name in FIELDS}
+    values["audio"] = _relative(clip.audio, folder)
+    values["image"] = None if clip.image is None else _relative(clip.image, folder)
+    return {name: value for name, value in values.items() if value not in (None, (), 0.0)}
+
+
+def _relative(path: Path, folder: str) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive
+        return path.as_posix()
+
+
+def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
+    """The clip of a line, or None and what is wrong with it in ``problems``."""
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        problems.append(f"not JSON: {getattr(error, 'msg', error)} at column {getattr(error, 'colno', 1)}")
+        return None
+    if not isinstance(values, dict):
+        problems.append('not an object: write {"audio": "a.wav", ...}, one a line')
+        return None
+    for name in values:
+        if name not in FIELDS:
+            close = difflib.get_close_matches(name, FIELDS, n=1)
+            problems.append(f"unknown field {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    if values.get("audio") is None:
+        problems.append("field 'audio' is missing")
+
+    def take(name: str, expected: str, fits: bool) -> Any:
+        value = values.get(name)
+        if value is not None and not fits:
+            problems.append(f"field {name!r} should be {expected}, not {json.dumps(value, ensure_ascii=False)[:80]}")
+            return None
+        return value
+
+    def text(name: str) -> Any:
+        return take(name, "a text that is not empty", _is_text(values.get(name)))
+
+    def texts(name: str) -> tuple[str, ...]:
+        value = values.get(name)
+        fits = isinstance(value, list) and all(_is_text(one) for one in value)
+        return tuple(take(name, "a list of texts that are not empty", fits) or ())
+
+    def file(name: str) -> Path | None:
+        value = text(name)
+        return None if value is None else Path(os.path.normpath(folder / value))
+
+    def time(name: str, expected: str, least: float) -> float | None:
+        value: Any = values.get(name)
+        fits = type(value) in (int, float) and least <= value <= LONGEST
+        value = take(name, f"a number of seconds, {expected}", fits)
+        return None if value is None else float(value)
+
+    clip = dict(
+        audio=file("audio"),
+        start=time("start", "0 or more", 0.0) or 0.0,
+        duration=time("duration", "more than 0", math.ulp(0.0)),
+        captions=texts("captions"),
+        labels=texts("labels"),
+        image=file("image"),
+        **{name: text(name) for name in ("question", "answer", "split", "source")},
+    )
+    return None if problems else Clip(**clip)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
