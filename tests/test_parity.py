@@ -1,0 +1,61 @@
+"""Every golden tensor that a folder holds is computed by our code, and agrees.
+
+Golden folders lie in ``tests/golden`` (always) and in ``$AURAL_GOLDEN``, or without that variable in ``shared/golden``
+beside the clone, when it exists. A folder is checked by ``parity_<name>.py``; folders of systems that do not exist yet
+have no checker and are left alone.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+import parity_beats
+import parity_captioner
+
+ROOT = Path(__file__).parents[1]
+CHECKERS: dict[str, Callable[[Path], set[str]]] = {
+    "beats": parity_beats.check,
+    "captioner": parity_captioner.check,
+}
+"""Folder name -> function that compares all it holds and says what it compared, as ``file:tensor``."""
+
+
+def roots() -> list[Path]:
+    """Where golden folders lie."""
+    named = os.environ.get("AURAL_GOLDEN")
+    other = Path(named) if named else ROOT.parent / "shared" / "golden"
+    return [ROOT / "tests" / "golden", *([other] if named or other.is_dir() else [])]
+
+
+def tensors(folder: Path) -> set[str]:
+    """All tensors of a golden folder but those of weights, as ``file:tensor``."""
+    names = set()
+    for path in sorted(folder.rglob("*.safetensors")):
+        if "weights" not in path.stem:
+            with safe_open(path, "pt") as file:
+                names |= {f"{path.relative_to(folder)}:{name}" for name in file.keys()}
+    return names
+
+
+CASES = [
+    pytest.param(folder, check, id=f"{root.name if root.is_relative_to(ROOT) else root}-{name}")
+    for root in roots()
+    for name, check in CHECKERS.items()
+    if (folder := root / name).is_dir()
+]
+
+
+@pytest.mark.parametrize("root", roots(), ids=str)
+def test_there_is_something_to_compare_with(root: Path) -> None:
+    assert root.is_dir(), f"AURAL_GOLDEN names {root}, which is no folder"
+    assert any((root / name).is_dir() for name in CHECKERS), f"{root} has none of the folders {', '.join(CHECKERS)}"
+
+
+@pytest.mark.parametrize(("folder", "check"), CASES)
+def test_agrees_with_the_original(folder: Path, check: Callable[[Path], set[str]]) -> None:
+    expected = tensors(folder)
+    assert expected, f"{folder} holds no golden tensors"
+    assert check(folder) == expected
