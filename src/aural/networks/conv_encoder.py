@@ -1,0 +1,162 @@
+"""A small convolutional audio encoder: the listener of the embedded default.
+
+With a few hundred recordings to learn from, convolutions, which already know that a sound stays itself when it moves in
+time or pitch, hear better than a patch transformer of the same cost. It offers the same two methods as
+:class:`aural.networks.beats.BEATs` (``fbank`` and ``encode_fbank``), so either can stand at the head of the captioner.
+
+Shapes: B clips, N samples, T fbank frames (100 a second), F mel bands, S output steps (6.25 a second), D channels.
+Masks are True where the clip is real and False where it is padding.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aural.features import FBANK_MEAN, FBANK_STD, beats_fbank, frame_count
+
+TIME_STRIDE = 16
+"""fbank frames (10 ms each) per output step."""
+
+MIN_SAMPLES = 400 + (TIME_STRIDE - 1) * 160
+"""Shortest clip (samples at 16 kHz) that fills one output step; shorter ones are padded with silence."""
+
+MEAN_BELOW_LEVEL = 0.3
+"""A clip's mean log energy lies about this much (normalised units) below the log of its mean energy. With it added, the
+mean of the features is near 0, which is what SpecAugment fills its masks with."""
+
+
+@dataclass(frozen=True)
+class ConvEncoderConfig:
+    """Sizes of :class:`ConvEncoder`; kept with the weights."""
+
+    channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 192)
+    labels: tuple[str, ...] = ()
+    """What the classifier head names, in the order of its outputs; empty: no head."""
+    dropout: float = 0.3
+
+    @property
+    def width(self) -> int:
+        """D, channels of an output step."""
+        return self.channels[-1]
+
+
+@dataclass(frozen=True)
+class ConvEncoderOutput:
+    hidden: Tensor
+    """(batch, steps, channels[-1])"""
+    mask: Tensor
+    """(batch, steps), True = real"""
+
+
+class ConvNorm(nn.Module):
+    """3x3 convolution, batch normalisation, ReLU; steps that are padding are zero on the way in and on the way out."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int | tuple[int, int] = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a strided 1x1 shortcut."""
+
+    def __init__(self, c_in: int, c_out: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.first = ConvNorm(c_in, c_out, stride)
+        self.conv = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(self.first(x) * real)) + self.shortcut(x), inplace=True) * real
+
+
+class ConvEncoder(nn.Module):
+    """Log-mel filterbank -> five convolution stages -> one vector per 160 ms."""
+
+    def __init__(self, config: ConvEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.channels
+        self.stem = ConvNorm(1, c[0])
+        self.stage1 = ConvNorm(c[0], c[1], 2)
+        self.stage2 = ConvNorm(c[1], c[2], 2)
+        self.stage3 = ResidualBlock(c[2], c[3], (2, 2))
+        self.stage4 = ResidualBlock(c[3], c[4], (1, 2))
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(2 * c[4], len(config.labels)) if config.labels else None
+
+    def max_samples(self, n_steps: int) -> int:
+        """Longest clip, in samples, that gives at most n_steps output steps."""
+        return 400 + n_steps * TIME_STRIDE * 160
+
+    def fbank(self, waveform: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """BEATs' log-mel filterbank with the clip's own level taken out: a quiet copy of a sound is the same sound.
+
+        Args:
+            waveform: (batch, samples), 16 kHz, in -1..1.
+            mask: (batch, samples), True = real; None: all of it is.
+
+        Returns:
+            fbank (batch, frames, 128) and its mask (batch, frames).
+        """
+        if waveform.shape[1] < MIN_SAMPLES:
+            waveform = F.pad(waveform, (0, MIN_SAMPLES - waveform.shape[1]))
+        fbank = beats_fbank(waveform)
+        n_samples = torch.full((len(waveform),), waveform.shape[1]) if mask is None else mask.sum(1).cpu()
+        n_frames = torch.tensor([frame_count(max(MIN_SAMPLES, int(n))) for n in n_samples], device=fbank.device)
+        frame_mask = torch.arange(fbank.shape[1], device=fbank.device) < n_frames[:, None]
+        return fbank - _level(fbank, frame_mask)[:, None, None], frame_mask
+
+    def encode_fbank(
+        self, fbank: Tensor, mask: Tensor | None = None, tapped_layer: int | None = None
+    ) -> ConvEncoderOutput:
+        """(batch, frames, 128) -> hidden (batch, ceil(frames // 2 / 8), D). A padded clip gives what it gives alone."""
+        if tapped_layer is not None:
+            raise ValueError("a ConvEncoder has one output: leave tapped_layer at None")
+        if mask is None:
+            mask = torch.ones(fbank.shape[:2], dtype=torch.bool, device=fbank.device)
+        # 20 ms by 64 bands: half the cost of the first stages, and what is lost does not tell sounds apart
+        x = F.avg_pool2d(fbank[:, None], 2).contiguous(memory_format=torch.channels_last)
+        lengths = mask.sum(1) // 2
+        real = _real(lengths, x)
+        x = self.stem(x * real) * real
+        for stage in (self.stage1, self.stage2):
+            lengths = (lengths + 1) // 2
+            x = stage(x)
+            x = x * (real := _real(lengths, x))
+        lengths = (lengths + 1) // 2
+        x = self.stage3(x, _real(lengths, torch.empty(len(x), 1, math.ceil(x.shape[2] / 2), 1, device=x.device)))
+        x = self.stage4(x, real := _real(lengths, x))
+        return ConvEncoderOutput(x.mean(3).transpose(1, 2), real[:, 0, :, 0].bool())
+
+    def forward(self, waveform: Tensor, mask: Tensor | None = None) -> ConvEncoderOutput:
+        """(batch, samples) at 16 kHz -> :class:`ConvEncoderOutput`."""
+        return self.encode_fbank(*self.fbank(waveform, mask))
+
+    def classify(self, output: ConvEncoderOutput) -> Tensor:
+        """Logits (batch, labels), one independent yes or no each: mean and maximum over time, then a linear layer."""
+        if self.classifier is None:
+            raise ValueError("this encoder has no classifier: its config names no labels")
+        real = output.mask[..., None]
+        mean = (output.hidden * real).sum(1) / real.sum(1).clamp_min(1)
+        peak = output.hidden.masked_fill(~real, 0).amax(1)  # hidden is never negative: it leaves a ReLU
+        return self.classifier(self.dropout(torch.cat([mean, peak], dim=1)))
+
+
+def _level(fbank: Tensor, mask: Tensor) -> Tensor:
+    """(batch,): log of the mean mel energy over real frames, less MEAN_BELOW_LEVEL, in units of the normalised fbank."""
+    energy = (fbank * (2 * FBANK_STD)).masked_fill(~mask[..., None], -torch.inf)
+    n_cells = (mask.sum(1) * fbank.shape[2]).clamp_min(1)
+    return (energy.flatten(1).logsumexp(1) - n_cells.log()) / (2 * FBANK_STD) - MEAN_BELOW_LEVEL
+
+
+def _real(lengths: Tensor, x: Tensor) -> Tensor:
+    """(batch, 1, time, 1) of ones and zeros for the time axis of x (batch, channels, time, frequency)."""
+    return (torch.arange(x.shape[2], device=x.device) < lengths[:, None]).to(x.dtype)[:, None, :, None]

@@ -1,0 +1,66 @@
+"""The convolutional encoder: padding changes nothing, level changes nothing, lengths add up."""
+
+import torch
+
+from aural.networks.conv_encoder import MIN_SAMPLES, ConvEncoder, ConvEncoderConfig
+
+
+def network() -> ConvEncoder:
+    torch.manual_seed(0)
+    encoder = ConvEncoder(ConvEncoderConfig(channels=(4, 4, 8, 8, 16), labels=("dog", "rain"))).eval()
+    for module in encoder.modules():  # statistics other than 0 and 1, so that a slip shows
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.3)
+    return encoder
+
+
+@torch.no_grad()
+def test_a_clip_in_a_padded_batch_gives_what_it_gives_alone() -> None:
+    encoder = network()
+    lengths = [32000, 21007, 12345, 5603, 900]
+    clips = [torch.randn(n, generator=torch.Generator().manual_seed(n)) * 0.1 for n in lengths]
+    waveform = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    mask = torch.arange(waveform.shape[1]) < torch.tensor(lengths)[:, None]
+    padded = encoder(waveform, mask)
+    logits = encoder.classify(padded)
+    for i, clip in enumerate(clips):
+        alone = encoder(clip[None])
+        n_steps = alone.hidden.shape[1]
+        assert int(padded.mask[i].sum()) == n_steps
+        torch.testing.assert_close(padded.hidden[i, :n_steps], alone.hidden[0], atol=1e-5, rtol=1e-5)
+        assert padded.hidden[i, n_steps:].abs().max() == 0 if n_steps < padded.hidden.shape[1] else True
+        torch.testing.assert_close(logits[i], encoder.classify(alone)[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_quieter_copy_sounds_the_same() -> None:
+    encoder = network()
+    waveform = torch.randn(1, 16000, generator=torch.Generator().manual_seed(1)) * 0.3
+    torch.testing.assert_close(encoder(waveform * 0.1).hidden, encoder(waveform).hidden, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_short_clips_and_silence_give_finite_steps() -> None:
+    encoder = network()
+    for waveform in (torch.zeros(1, 800), torch.zeros(2, 16000), torch.randn(1, 10)):
+        output = encoder(waveform)
+        assert output.hidden.isfinite().all()
+        assert output.mask.any(dim=1).all()
+
+
+@torch.no_grad()
+def test_max_samples_is_the_longest_clip_of_so_many_steps() -> None:
+    encoder = network()
+    for n_steps in (1, 2, 7):
+        n_samples = encoder.max_samples(n_steps)
+        assert n_samples >= MIN_SAMPLES
+        assert encoder(torch.randn(1, n_samples)).hidden.shape[1] == n_steps
+        assert encoder(torch.randn(1, n_samples + 2 * 16 * 160)).hidden.shape[1] > n_steps
+
+
+def test_every_parameter_learns() -> None:
+    encoder = network().train()
+    encoder.classify(encoder(torch.randn(2, 16000))).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
