@@ -27,6 +27,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from aural.config import Config, config_from_dict, config_to_dict
 from aural.errors import CheckpointError, UsageError
@@ -148,6 +149,26 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         )
         adopted.setdefault(id(tensor), parameter)
     module.load_state_dict({name: adopted[id(tensor)] for name, tensor in own.items()}, assign=True)
+
+
+class uninitialised(TorchFunctionMode):  # noqa: N801, it reads as a phrase: with uninitialised(): ...
+    """Within it, modules are built without drawing the random weights that :func:`load_into` is about to replace.
+
+    (``torch.device("meta")`` would do it too, but its first use imports 800 modules, half a second of every start.)
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in {
+            "normal_",
+            "uniform_",
+            "trunc_normal_",
+            "kaiming_uniform_",
+            "xavier_normal_",
+        }:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 # ------------------------------------------------------------------------------------------------- other people's files

@@ -61,6 +61,7 @@ class CaptionerConfig:
     released_padding: bool = False
     text_encoder: str | None = None  # sentence encoder of the embeddings, a folder or hub id; None = the bundled one
     text_instruction: str = ""  # what an instructed sentence encoder reads before each caption
+    min_length: int = 5  # tokens of a caption at least when it is decoded, the start token included
     min_seconds: float = 0.0  # shorter clips are followed by silence up to this length, as what was seen in training
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The captioner's tokenizer: BART's byte-level BPE as published, or a small one of the same kind trained on captions."""
+"""The captioner's tokenizer: BART's byte-level BPE as published, or a small one of its kind trained on captions."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aural.features import FBANK_MEAN, FBANK_STD, beats_fbank, frame_count
+from aural.features import FBANK_STD, beats_fbank, frame_count
 
 TIME_STRIDE = 16
 """fbank frames (10 ms each) per output step."""
@@ -151,7 +151,7 @@ class ConvEncoder(nn.Module):
 
 
 def _level(fbank: Tensor, mask: Tensor) -> Tensor:
-    """(batch,): log of the mean mel energy over real frames, less MEAN_BELOW_LEVEL, in units of the normalised fbank."""
+    """(batch,): log of the mean mel energy over real frames, less MEAN_BELOW_LEVEL, in normalised units."""
     energy = (fbank * (2 * FBANK_STD)).masked_fill(~mask[..., None], -torch.inf)
     n_cells = (mask.sum(1) * fbank.shape[2]).clamp_min(1)
     return (energy.flatten(1).logsumexp(1) - n_cells.log()) / (2 * FBANK_STD) - MEAN_BELOW_LEVEL

@@ -1,0 +1,59 @@
+"""Right and exact captions, their intervals, and the protocol beside them."""
+
+from pathlib import Path
+
+import pytest
+
+from aural.captioning.evaluate import Judged, evaluate, evaluate_held_out, score
+from aural.errors import UsageError
+from aural.manifest import Clip, write_manifest
+
+
+def judged(caption: str, *labels: str, source: str = "s") -> Judged:
+    return Judged(Clip(audio=Path(f"{source}.wav"), labels=labels, source=source), caption)
+
+
+@pytest.mark.parametrize(
+    ("caption", "labels", "right", "exact"),
+    [
+        ("a dog is barking", ("dog bark",), True, True),
+        ("a dog is barking while rain falls", ("dog bark",), True, False),
+        ("rain falls", ("dog bark",), False, False),
+        ("something is heard", ("dog bark",), False, False),
+        ("a dog is barking while rain falls", ("dog bark", "rain"), True, True),
+        ("a dog is barking", ("dog bark", "rain"), False, False),
+    ],
+)
+def test_right_and_exact(caption: str, labels: tuple[str, ...], right: bool, exact: bool) -> None:
+    one = judged(caption, *labels)
+    assert (one.right, one.exact) == (right, exact)
+
+
+def test_score_counts_by_hand() -> None:
+    some = [
+        judged("a dog barks", "dog bark", source="a"),
+        judged("a dog barks and rain falls", "dog bark", source="a"),
+        judged("rain falls", "rain", source="b"),
+        judged("a dog barks", "rain", source="c"),
+    ]
+    found = score(some)
+    assert found["right"] == 0.75
+    assert found["exact"] == 0.5
+    assert found["n_clips"] == 4
+    assert found["n_recordings"] == 3
+    assert found["right_of_label"] == {"dog bark": 1.0, "rain": 0.5}
+    assert [wrong["caption"] for wrong in found["not_exact"]] == ["a dog barks and rain falls", "a dog barks"]
+    low, high = found["right_interval_95"]
+    assert 0 <= low < 0.75 < high <= 1
+
+
+def test_interval_of_one_opinion_is_a_point() -> None:
+    assert score([judged("rain falls", "rain", source=str(i)) for i in range(5)])["right_interval_95"] == [1.0, 1.0]
+
+
+def test_labels_without_words_are_an_error(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "m.jsonl", [Clip(audio=tmp_path / "a.wav", labels=("kazoo",), split="x")])
+    with pytest.raises(UsageError, match="kazoo"):
+        evaluate(None, tmp_path / "m.jsonl")  # type: ignore[arg-type]  # it must not come so far as to use the model
+    with pytest.raises(UsageError, match="--hold-out"):
+        evaluate_held_out(tmp_path, tmp_path / "m.jsonl")
