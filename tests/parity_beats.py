@@ -99,7 +99,7 @@ def _encode(model: BEATs, fbank: Tensor, frame_mask: Tensor) -> dict[str, Any]:
         seen["output"] = model.encode_fbank(fbank, frame_mask, hidden_states=True)
     bias = model.encoder.relative_bias(seen["output"].hidden.shape[1])
     if bias is not None:
-        seen["rel_pos_bias"] = bias.matrix
+        seen["rel_pos_bias"] = bias
     return seen
 
 

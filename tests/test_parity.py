@@ -9,11 +9,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from safetensors import safe_open
-
 import parity_beats
 import parity_captioner
+import pytest
+from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
 CHECKERS: dict[str, Callable[[Path], set[str]]] = {

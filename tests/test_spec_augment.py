@@ -1,4 +1,4 @@
-"""SpecAugment: what is drawn, from which range, and what applying does. Parity with the original is in parity_captioner."""
+"""SpecAugment: what is drawn, from which range, and what applying it does. Parity is in parity_captioner.py."""
 
 from dataclasses import replace
 

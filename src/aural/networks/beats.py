@@ -23,7 +23,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +38,8 @@ from aural.features import FRAME_LENGTH, HOP_LENGTH, N_MELS, beats_fbank, frame_
 from aural.padding import lengths_to_mask
 
 INIT_STD = 0.02
-SCORES_AT_ONCE = 2**19
-"""Attention scores computed at a time (2 MB): they stay in a core's own cache between bias, softmax and sum."""
+BIAS_AT_ONCE = 2**22
+"""Numbers of gated bias made at a time on the CPU (16 MB, all of a clip of 13 s)."""
 
 
 @dataclass(frozen=True)
@@ -334,14 +334,15 @@ class Encoder(nn.Module):
             x = self.layer_norm(x)
         return x
 
-    def relative_bias(self, n_tokens: int) -> "RelativeBias | None":
-        """The bias of every distance that n_tokens can have, before gating; None if the model has no such bias."""
+    def relative_bias(self, n_tokens: int) -> Tensor | None:
+        """The bias (H, L, L) of head, query and key before gating; None if the model has no such bias."""
         if not self.config.relative_position_embedding or not self.layers:
             return None
         table = self.get_parameter("layers.0.self_attn.relative_attention_bias.weight")
-        distances = torch.arange(n_tokens - 1, -n_tokens, -1, device=table.device)
+        distances = torch.arange(1 - n_tokens, n_tokens, device=table.device)
         buckets = relative_bucket(distances, self.config.num_buckets, self.config.max_distance)
-        return RelativeBias(F.embedding(buckets, table).t().contiguous())
+        # It depends on key minus query alone: the row of query i is the window that begins at distance -i.
+        return F.embedding(buckets, table).t().unfold(1, n_tokens, 1).flip(1).contiguous()
 
 
 class PositionalConv(nn.Module):
@@ -358,7 +359,8 @@ class PositionalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D); an even kernel sees one token more of the past than of the future."""
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+        norm = self.weight_v.flatten(0, 1).square().sum(dim=0).sqrt()
+        weight = self.weight_v * (self.weight_g / norm)
         # As an image one pixel high: tokens beside one another in memory are then what the fast kernels want as it is,
         # which takes the CPU two thirds of the time of conv1d.
         image = x.transpose(1, 2).unsqueeze(2)
@@ -401,7 +403,7 @@ class EncoderLayer(nn.Module):
         for linear in (attention.v_proj, attention.out_proj, fc1, self.fc2):
             nn.init.xavier_normal_(linear.weight, gain)
 
-    def forward(self, x: Tensor, mask: Tensor, bias: "RelativeBias | None") -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, bias: Tensor | None) -> Tensor:
         """(B, L, D), mask (B, L) -> (B, L, D)."""
         if self.norm_first:
             x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), mask, bias))
@@ -450,17 +452,13 @@ class SelfAttention(nn.Module):
             self.grep_linear = nn.Linear(size // self.n_heads, 8)
             self.grep_a = nn.Parameter(torch.ones(1, self.n_heads, 1, 1))
 
-    def forward(self, x: Tensor, mask: Tensor, bias: "RelativeBias | None") -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, bias: Tensor | None) -> Tensor:
         """(B, L, D), mask (B, L) of the keys -> (B, L, D)."""
         query, key, value = (
             projection(x).unflatten(2, (self.n_heads, -1)) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (B, L, H, d)
         gate = self.gate(query) if self.gated and bias is not None else None
-        dropout = self.dropout if self.training else 0.0
-        if bias is not None and x.device.type == "cpu" and not torch.is_grad_enabled() and dropout == 0.0:
-            mixed = attend_in_blocks(query, key, value, mask, bias, gate)
-        else:
-            mixed = attend(query, key, value, mask, bias, gate, dropout)
+        mixed = attend(query, key, value, mask, bias, gate, self.dropout if self.training else 0.0)
         return self.out_proj(mixed.flatten(2))
 
     def gate(self, query: Tensor) -> Tensor:
@@ -472,24 +470,7 @@ class SelfAttention(nn.Module):
         return a * (b * self.grep_a - 1) + 2
 
 
-# ----------------------------------------------------------------------------------------------------------- attention
-
-
-@dataclass(frozen=True)
-class RelativeBias:
-    """The bias R of L tokens, which depends on the distance j - i of key and query alone, so 2 L - 1 numbers a head."""
-
-    of_distance: Tensor  # (H, 2 L - 1), distances L - 1, L - 2, .., 1 - L
-
-    @cached_property
-    def matrix(self) -> Tensor:
-        """(H, L, L): head, query, key."""
-        return self.backwards((self.of_distance.shape[1] + 1) // 2).flip(2)
-
-    def backwards(self, n_keys: int) -> Tensor:
-        """(H, L, n_keys), the last of the first n_keys keys first: then row i is the window that begins at i, a view."""
-        n_tokens = (self.of_distance.shape[1] + 1) // 2
-        return self.of_distance[:, n_tokens - n_keys :].unfold(1, n_keys, 1)
+# ----------------------------------------------------------------------------------------------------------- functions
 
 
 def attend(
@@ -497,61 +478,43 @@ def attend(
     key: Tensor,
     value: Tensor,
     mask: Tensor,
-    bias: RelativeBias | None,
+    bias: Tensor | None,
     gate: Tensor | None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention with PyTorch's fused kernel and a bias of full size: differentiable, for any device.
+    """Softmax attention with an additive bias.
 
     Args:
         query: (B, L, H, d), unscaled.
         key: (B, L, H, d).
         value: (B, L, H, d).
         mask: (B, L), of the keys.
-        bias: None = none.
-        gate: (B, H, L, 1); None = 1.
+        bias: (H, L, L), added to the scores; None = 0.
+        gate: (B, H, L, 1), factor of each query's bias; None = 1.
         dropout: probability of dropping an attention weight.
 
     Returns:
         (B, L, H, d).
     """
-    real = mask[:, None, None, :]
-    if bias is None:
-        added = real
-    else:
-        gated = bias.matrix if gate is None else bias.matrix * gate
-        added = torch.where(real, gated, -torch.inf)
-    mixed = F.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=added, dropout_p=dropout
-    )
-    return mixed.transpose(1, 2)
-
-
-def attend_in_blocks(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, bias: RelativeBias, gate: Tensor | None
-) -> Tensor:
-    """The same numbers as :func:`attend`, on the CPU and without gradients, faster and in little memory.
-
-    Scores are made and used up some queries at a time, small enough for the cache. Keys run backwards: then the bias of a
-    block is a window on the few numbers of :class:`RelativeBias`, and is never laid out.
-    """
-    n_tokens, n_heads, size = query.shape[1:]
-    n_rows = max(1, SCORES_AT_ONCE // (n_heads * n_tokens))
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    if bias is None or query.is_cuda or torch.is_grad_enabled():
+        added = mask[:, None, None, :]
+        if bias is not None:
+            added = torch.where(added, bias if gate is None else bias * gate, -torch.inf)
+        return F.scaled_dot_product_attention(query, key, value, added, dropout).transpose(1, 2)
+    # The gated bias of a whole batch would go out to main memory and back: some rows of it at a time do not.
     mixed = torch.empty_like(query)
+    n_heads, n_tokens = query.shape[1:3]
     for clip, n_keys in enumerate(mask.sum(dim=1).tolist()):
-        keys = key[clip, :n_keys].flip(0).permute(1, 2, 0)  # (H, d, keys)
-        values = value[clip, :n_keys].flip(0).transpose(0, 1)  # (H, keys, d)
-        windows = bias.backwards(n_keys)
+        own, n_rows = slice(clip, clip + 1), max(1, BIAS_AT_ONCE // (n_heads * n_keys))
         for start in range(0, n_tokens, n_rows):
             rows = slice(start, start + n_rows)
-            scores = windows[:, rows].clone() if gate is None else windows[:, rows] * gate[clip, :, rows]
-            scores.baddbmm_(query[clip, rows].transpose(0, 1), keys, alpha=size**-0.5)
-            torch.softmax(scores, dim=2, out=scores)
-            mixed[clip, rows] = torch.bmm(scores, values).transpose(0, 1)
-    return mixed
-
-
-# --------------------------------------------------------------------------------------------------------------- rules
+            added = bias[None, :, rows, :n_keys]
+            added = added if gate is None else added * gate[own, :, rows]
+            mixed[own, :, rows] = F.scaled_dot_product_attention(
+                query[own, :, rows], key[own, :, :n_keys], value[own, :, :n_keys], added, dropout
+            )
+    return mixed.transpose(1, 2)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,0 +1,31 @@
+"""Each benchmark runs, at toy sizes. What it measures is for people to read: no time is asserted here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXPECTED_PEERS = {
+    "captioning.py": [*["explicit attention"] * 2, *["transformers, cached"] * 3, "as released, no cache", ""]
+}
+"""Script to the peers of its rows; a script stops before that if ours and a peer disagree."""
+
+
+@pytest.mark.parametrize("script", EXPECTED_PEERS)
+def test_runs_at_toy_sizes(script: str, tmp_path: Path) -> None:
+    source = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / script), "--tiny", "--json", str(tmp_path / "figures.json")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": source},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| ours: median (min) s |" in done.stdout
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["peer_name"] for row in rows] == EXPECTED_PEERS[script]
+    assert all(row["flops"] > 0 and min(row["ours"]["seconds"]) > 0 for row in rows)
