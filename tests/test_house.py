@@ -272,11 +272,11 @@ def test_a_silent_skip_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text("import pytest\ndef test_one():\n    pytest.skip('not today')\n")
     (tmp_path / "test_two.py").write_text("import pytest\npytest.importorskip('no_such_module')\n")
     (tmp_path / "test_three.py").write_text("import pytest\n@pytest.mark.xfail\ndef test_three():\n    assert False\n")
-    for name in ("test_one.py", "test_two.py", "test_three.py"):
-        out = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", name],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert out.returncode != 0 and "ALLOWED_SKIPS" in out.stdout, out.stdout
+    out = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert out.returncode != 0 and "2 failed, 1 error" in out.stdout, out.stdout
+    assert out.stdout.count("ALLOWED_SKIPS") >= 3

@@ -342,7 +342,7 @@ class Encoder(nn.Module):
         distances = torch.arange(1 - n_tokens, n_tokens, device=table.device)
         buckets = relative_bucket(distances, self.config.num_buckets, self.config.max_distance)
         # It depends on key minus query alone: the row of query i is the window that begins at distance -i.
-        return F.embedding(buckets, table).t().unfold(1, n_tokens, 1).flip(1).contiguous()
+        return F.embedding(buckets, table).t().contiguous().unfold(1, n_tokens, 1).flip(1)
 
 
 class PositionalConv(nn.Module):
@@ -414,7 +414,11 @@ class EncoderLayer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
-        return self.dropout(self.fc2(self.activation_dropout(self.activation(self.fc1(x)))))
+        if torch.is_grad_enabled() or self.training or isinstance(self.fc1, GatedLinear):
+            return self.dropout(self.fc2(self.activation_dropout(self.activation(self.fc1(x)))))
+        # Laid out with tokens beside one another, the same product takes the CPU up to a tenth less time.
+        hidden = torch.addmm(self.fc1.bias.unsqueeze(1), self.fc1.weight, x.flatten(0, 1).t())
+        return self.fc2(self.activation(hidden).t()).view_as(x)
 
 
 class GatedLinear(nn.Module):
@@ -502,17 +506,17 @@ def attend(
         if bias is not None:
             added = torch.where(added, bias if gate is None else bias * gate, -torch.inf)
         return F.scaled_dot_product_attention(query, key, value, added, dropout).transpose(1, 2)
-    # The gated bias of a whole batch would go out to main memory and back: some rows of it at a time do not.
+    # The gated bias of a whole batch would go out to main memory and back: that of some heads of a clip does not.
     mixed = torch.empty_like(query)
-    n_heads, n_tokens = query.shape[1:3]
+    n_tokens = query.shape[2]
     for clip, n_keys in enumerate(mask.sum(dim=1).tolist()):
-        own, n_rows = slice(clip, clip + 1), max(1, BIAS_AT_ONCE // (n_heads * n_keys))
-        for start in range(0, n_tokens, n_rows):
-            rows = slice(start, start + n_rows)
-            added = bias[None, :, rows, :n_keys]
-            added = added if gate is None else added * gate[own, :, rows]
-            mixed[own, :, rows] = F.scaled_dot_product_attention(
-                query[own, :, rows], key[own, :, :n_keys], value[own, :, :n_keys], added, dropout
+        own, n_heads = slice(clip, clip + 1), max(1, BIAS_AT_ONCE // (n_tokens * n_keys))
+        for first in range(0, query.shape[1], n_heads):
+            heads = slice(first, first + n_heads)
+            added = bias[None, heads, :, :n_keys]
+            added = added if gate is None else added * gate[own, heads]
+            mixed[own, heads] = F.scaled_dot_product_attention(
+                query[own, heads], key[own, heads, :n_keys], value[own, heads, :n_keys], added, dropout
             )
     return mixed.transpose(1, 2)
 
