@@ -74,7 +74,7 @@ def _check_case(model: BEATs, io: Comparison, case: str) -> None:
 
 
 def _encode(model: BEATs, fbank: Tensor, frame_mask: Tensor) -> dict[str, Any]:
-    """The output with all states, under ``output``, and what passes between the parts, under the names of the goldens."""
+    """The output with all states, as ``output``, and what passes between the parts, named as in the goldens."""
     seen: dict[str, Any] = {}
 
     def keep(name: str) -> Any:
