@@ -51,9 +51,17 @@ def test_interval_of_one_opinion_is_a_point() -> None:
     assert score([judged("rain falls", "rain", source=str(i)) for i in range(5)])["right_interval_95"] == [1.0, 1.0]
 
 
-def test_labels_without_words_are_an_error(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "m.jsonl", [Clip(audio=tmp_path / "a.wav", labels=("kazoo",), split="x")])
-    with pytest.raises(UsageError, match="kazoo"):
+def test_a_label_that_is_not_in_the_table_counts_by_its_own_words() -> None:
+    some = [judged("a brass kazoo hums", "kazoo"), judged("a kazoo hums", "brass kazoo"), judged("rain falls", "rain")]
+    assert [(one.right, one.exact) for one in some] == [(True, None), (False, None), (True, True)]
+    assert score(some)["right"] == pytest.approx(2 / 3)
+    assert score(some)["exact"] == 1.0
+    assert score(some[:2])["exact"] is None
+
+
+def test_nothing_to_judge_is_an_error(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "m.jsonl", [Clip(audio=tmp_path / "a.wav", split="x")])
+    with pytest.raises(UsageError, match="no labelled clip"):
         evaluate(None, tmp_path / "m.jsonl")  # type: ignore[arg-type]  # it must not come so far as to use the model
     with pytest.raises(UsageError, match="--hold-out"):
         evaluate_held_out(tmp_path, tmp_path / "m.jsonl")

@@ -70,8 +70,10 @@ def test_given_encoder_and_held_out_split(manifest: Path, tmp_path: Path) -> Non
 def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, tiny, paper"):
         train("huge", manifest=manifest, out=tmp_path / "a")
-    with pytest.raises(UsageError, match="--tokenizer"):
+    with pytest.raises(UsageError, match="--encoder"):
         train("paper", manifest=manifest, out=tmp_path / "a")
+    with pytest.raises(UsageError, match="--tokenizer"):
+        train("paper", manifest=manifest, out=tmp_path / "a", encoder=tmp_path)
     write_manifest(tmp_path / "empty.jsonl", [Clip(audio=tmp_path / "x.wav")])
     with pytest.raises(UsageError, match="captions"):
         train("tiny", manifest=tmp_path / "empty.jsonl", out=tmp_path / "a")

@@ -103,10 +103,12 @@ def train(
                 f"{path}: no clip with captions to learn from" + (f" outside {hold_out}" if hold_out else "")
             )
     where = None if device == "auto" else device
+    if encoder is None and settings.encoder_stage is None:
+        raise UsageError(f"recipe {recipe} needs a trained audio encoder: pass --encoder with the folder of one")
+    words = _tokenizer(settings, tokenizer, _training(clips))
     text_encoder = text_encoder or settings.model.text_encoder
     instruction = settings.model.text_instruction
     sentence_encoder = load_sentence_encoder(text_encoder, instruction=instruction)
-    words = _tokenizer(settings, tokenizer, _training(clips))
     command = f"aural train captioning --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
 
@@ -192,8 +194,7 @@ def _encoder(
     """The trained audio encoder, and the captioner's config with the encoder's own in it."""
     if given is not None:
         return load_encoder(given, recipe.model)
-    if recipe.encoder_stage is None:
-        raise UsageError("this recipe needs a trained audio encoder: pass --encoder with the folder of one")
+    assert recipe.encoder_stage is not None
     assert recipe.model.conv_encoder is not None
     stage = recipe.encoder_stage
     labels = tuple(sorted({label for clip in clips for label in clip.labels}))
