@@ -1,11 +1,13 @@
 """Filterbanks: the anchors that can be worked out by hand, another library, and what batches and padding do."""
 
 import math
+from pathlib import Path
 
 import kaldi_native_fbank
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aural.features import (
     FBANK_MEAN,
@@ -103,3 +105,16 @@ def test_log_mel_by_the_definition() -> None:
     expected = 10 * (power @ slaney_mel_filters(64, 1024, 32000, 50.0, 14000.0).float()).clamp_min(1e-10).log10()
     torch.testing.assert_close(log_mel(waveform), expected, atol=1e-3, rtol=1e-4)
     assert log_mel(torch.zeros(1, 6400)).unique().tolist() == pytest.approx([-100.0], abs=1e-4)
+
+
+def test_log_mel_equals_the_original() -> None:
+    golden = load_file(Path(__file__).parent / "golden" / "log_mel" / "slice.safetensors")
+    filters = torch.zeros(513, 64, dtype=torch.float64)
+    filters[golden["mel_places"].long().unbind(1)] = golden["mel_weights"].double()
+    ours = slaney_mel_filters(64, 1024, 32000, 50.0, 14000.0)
+    torch.testing.assert_close(ours, filters, atol=1e-7, rtol=0)
+    waveform = golden["wave_int16"][None].float() / 32768
+    expected = golden["logmel"]
+    for given in (None, filters):
+        actual = log_mel(waveform, mel_filters=given)[0, : len(expected)]
+        torch.testing.assert_close(actual, expected, atol=1e-3, rtol=0)

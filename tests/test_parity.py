@@ -12,6 +12,8 @@ from pathlib import Path
 import parity_beats
 import parity_captioner
 import pytest
+import torch
+from parity import Comparison
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
@@ -58,3 +60,24 @@ def test_agrees_with_the_original(folder: Path, check: Callable[[Path], set[str]
     expected = tensors(folder)
     assert expected, f"{folder} holds no golden tensors"
     assert check(folder) == expected
+
+
+def test_the_comparison_itself_sees_what_is_wrong() -> None:
+    tensors = {"in": torch.zeros(2), "hidden_10": torch.ones(2), "hidden_2": torch.tensor([1.0, -torch.inf])}
+    io = Comparison(tensors, "io.safetensors")
+    assert io.names("hidden_") == ["hidden_2", "hidden_10"] and "out" not in io
+    io.input("in")
+    io.close("hidden_10", torch.tensor([1.0, 1.1]), relative_to_max=0.2)
+    with pytest.raises(AssertionError, match="hidden_2: neither"):
+        io.finish()
+    io.close("hidden_2", torch.tensor([1.0, -torch.inf]), absolute=1e-6)
+    assert io.finish() == {f"io.safetensors:{name}" for name in tensors}
+    for wrong in (torch.tensor([1.0, 1.1]), torch.tensor([1.0, torch.nan]), torch.ones(1)):
+        io = Comparison({"hidden_10": torch.ones(2)}, "io.safetensors")
+        io.close("hidden_10", wrong, absolute=1e-3)
+        with pytest.raises(AssertionError, match="hidden_10"):
+            io.finish()
+    io = Comparison({"mask": torch.tensor([True, False])}, "io.safetensors")
+    io.equal("mask", torch.tensor([True, True]))
+    with pytest.raises(AssertionError, match="1 of 2 entries"):
+        io.finish()
