@@ -91,6 +91,12 @@ def test_summary_names_what_covers_most_in_order() -> None:
     assert found.score == pytest.approx(0.5)
 
 
+def test_summary_says_the_same_thing_once(model: CaptioningModel) -> None:
+    texts = ["rain falls", "falling rain can be heard", "a dog barks", "rain is falling", "falling rain can be heard"]
+    captions = [Caption(text, 0.5, (), float(i), i + 1.0) for i, text in enumerate(texts)]
+    assert summarise(captions, model.embed_text).text == "falling rain can be heard then a dog barks"
+
+
 def test_a_bad_file_gives_its_error_and_the_rest_goes_on(model: CaptioningModel, tmp_path: Path) -> None:
     good, text, missing = tmp_path / "good.wav", tmp_path / "text.wav", tmp_path / "missing.wav"
     write(good, noise(1.0, 0), RATE)
