@@ -5,7 +5,8 @@
 ``audio`` alone is required. ``start`` and ``duration`` (seconds) pick a part of the file; ``captions`` and ``labels``
 are lists; ``question`` and ``answer`` are text; ``image`` is a picture of the same scene; ``split`` names the part of
 the corpus; ``source`` names the recording that the clip was cut from: clips of one source belong on one side of any
-split. Paths are relative to the manifest. Reading is strict, and reports all bad lines at once.
+split; ``events`` says what sounds when, as ``[["dog bark", 0.5, 0.9], ...]``, every occurrence by itself. Paths are
+relative to the manifest. Reading is strict, and reports all bad lines at once.
 """
 
 import difflib
@@ -26,6 +27,16 @@ LONGEST = 1e9
 
 
 @dataclass(frozen=True)
+class Event:
+    """One occurrence of a sound in a clip."""
+
+    label: str
+    start: float
+    """Seconds from the beginning of the clip."""
+    end: float
+
+
+@dataclass(frozen=True)
 class Clip:
     """A sound, or a part of one, and what is said about it. Read from a manifest, its paths are absolute."""
 
@@ -41,6 +52,7 @@ class Clip:
     image: Path | None = None
     split: str | None = None
     source: str | None = None
+    events: tuple[Event, ...] = ()
 
 
 FIELDS = tuple(field.name for field in fields(Clip))
@@ -105,6 +117,7 @@ def _object(clip: Clip, folder: str) -> dict[str, Any]:
     values = {name: getattr(clip, name) for name in FIELDS}
     values["audio"] = _relative(clip.audio, folder)
     values["image"] = None if clip.image is None else _relative(clip.image, folder)
+    values["events"] = tuple([event.label, event.start, event.end] for event in clip.events)
     return {name: value for name, value in values.items() if value not in (None, (), 0.0)}
 
 
@@ -147,6 +160,12 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
         fits = isinstance(value, list) and all(_is_text(one) for one in value)
         return tuple(take(name, "a list of texts that are not empty", fits) or ())
 
+    def events(name: str) -> tuple[Event, ...]:
+        value = values.get(name)
+        fits = isinstance(value, list) and all(_is_event(one) for one in value)
+        rows = take(name, 'a list of ["label", start, end], times in seconds', fits) or ()
+        return tuple(Event(label, float(start), float(end)) for label, start, end in rows)
+
     def file(name: str) -> Path | None:
         value = text(name)
         return None if value is None else Path(os.path.normpath(folder / value))
@@ -163,10 +182,18 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
         duration=time("duration", "more than 0", math.ulp(0.0)),
         captions=texts("captions"),
         labels=texts("labels"),
+        events=events("events"),
         image=file("image"),
         **{name: text(name) for name in ("question", "answer", "split", "source")},
     )
     return None if problems else Clip(**clip)
+
+
+def _is_event(value: Any) -> bool:
+    if not (isinstance(value, list) and len(value) == 3 and _is_text(value[0])):
+        return False
+    times = value[1:]
+    return all(type(time) in (int, float) for time in times) and 0 <= times[0] <= times[1] <= LONGEST
 
 
 def _is_text(value: Any) -> bool:

@@ -5,6 +5,7 @@ directions with a fixed temperature, which is the loss of CLIP without its learn
 """
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def text_embedding_loss(
         )
     audio = F.normalize(audio_embeddings.float(), dim=-1)
     text = F.normalize(text_embeddings.float(), dim=-1)
-    if across_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
+    if across_processes and dist.is_available() and dist.is_initialized():
         audio, text = _gather(audio), _gather(text)
     similarities = audio @ text.T / temperature
     if not duplicates_are_negatives:
@@ -55,7 +56,16 @@ def text_embedding_loss(
 
 
 def _gather(rows: Tensor) -> Tensor:
-    """Rows of all processes in rank order, (B, K) -> (W * B, K), differentiable."""
-    from torch.distributed.nn.functional import all_gather
+    """Rows of all processes in rank order, (B, K) -> (W * B, K); only the own ones carry a gradient.
 
-    return torch.cat(all_gather(rows.contiguous()))
+    Every process computes the whole loss, so the gradient of its own rows is complete. It is multiplied by W because
+    gradients are averaged over the processes afterwards, and no other process has a share of this one. (PyTorch's own
+    differentiable gather exchanges gradients a second time, and processes that used it may abort when they exit.)
+    """
+    rank, size = dist.get_rank(), dist.get_world_size()
+    gathered = [torch.empty_like(rows) for _ in range(size)]
+    dist.all_gather(gathered, rows.detach().contiguous())
+    own = rows.clone()
+    if own.requires_grad:
+        own.register_hook(lambda gradient: gradient * size)
+    return torch.cat([*gathered[:rank], own, *gathered[rank + 1 :]])
