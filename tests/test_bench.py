@@ -29,3 +29,12 @@ def test_runs_at_toy_sizes(script: str, tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert [row["peer_name"] for row in rows] == EXPECTED_PEERS[script]
     assert all(row["flops"] > 0 and min(row["ours"]["seconds"]) > 0 for row in rows)
+
+
+def test_soundscapes_at_toy_sizes() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "soundscapes.py"), "--tiny"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| counted |" in done.stdout
+    assert "100 captions of as many soundscapes" in done.stdout

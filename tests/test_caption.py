@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import captioner
 
 from aural.audio import write
 from aural.captioning.caption import Caption, CaptioningModel, caption, caption_each, load, summarise
-from aural.captioning.train import train
 from aural.errors import AudioError, UsageError
 from aural.manifest import Clip, write_manifest
 
@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder / f"{number}.wav", noise(1.0, number), RATE)
         clips.append(Clip(audio=folder / f"{number}.wav", captions=(f"this is a {label}",), labels=(label,)))
     write_manifest(folder / "m.jsonl", clips)
-    train("tiny", manifest=folder / "m.jsonl", out=folder / "a", progress=False)
-    train("tiny", manifest=folder / "m.jsonl", out=folder / "b", progress=False, seed=1)
+    captioner(folder / "a", folder / "m.jsonl")
+    captioner(folder / "b", folder / "m.jsonl", seed=1)
     return folder
 
 

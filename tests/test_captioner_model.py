@@ -18,12 +18,12 @@ from aural.captioning.model import (
     pooled_mean,
     with_released_padding,
 )
-from aural.captioning.text_embedding_loss import text_embedding_loss
 from aural.checkpoint import load_config, load_into, load_weights, save_model
 from aural.networks.bart_decoder import BartDecoderConfig
 from aural.networks.beats import BASE, BeatsConfig
 from aural.networks.conv_encoder import ConvEncoderConfig
 from aural.spec_augment import SpecAugmentConfig
+from aural.text_embedding_loss import text_embedding_loss
 
 RATE = 16000
 LENGTHS = (24000, 17001, 9999)  # samples; none of them fills its last frame

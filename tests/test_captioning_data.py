@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from aural.audio import write
 from aural.captioning.data import (
     CaptionCollate,
     CaptionExamples,
     DataSettings,
-    TagCollate,
     change_speed,
     clean_caption,
     cut_or_place,
@@ -85,11 +83,6 @@ def test_batches_hold_tokens_and_an_end(clips: list[Clip]) -> None:
         ids = row[row != -100].tolist()
         assert ids[-1] == 2
         assert tokenizer.decode(ids[:-1]) == example.caption
-    tags = TagCollate(tuple(TONES))(drawn)["tags"]
-    assert [{label for label, tag in zip(TONES, row, strict=True) if tag} for row in tags] == [
-        set(example.labels) for example in drawn
-    ]
-    assert tags.dtype == torch.float32
 
 
 def test_tokenizer_keeps_any_text_and_the_ids_of_bart(tmp_path: Path) -> None:

@@ -6,15 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import listener
 
 from aural.audio import write
 from aural.captioning.caption import load
+from aural.captioning.data import DataSettings
+from aural.captioning.encoded import EncodedExamples
 from aural.captioning.model import Captioner
 from aural.captioning.recipes import RECIPES
-from aural.captioning.train import train
+from aural.captioning.train import Shared, load_encoder, train
 from aural.checkpoint import load_weights
 from aural.errors import UsageError
-from aural.manifest import Clip, write_manifest
+from aural.manifest import Clip, read_manifest, write_manifest
+from aural.soundscapes.examples import Examples, ExampleSettings
 
 
 @pytest.fixture(scope="module")
@@ -31,40 +35,73 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "manifest.jsonl"
 
 
-def test_tiny_recipe_gives_a_model_that_loads_and_resumes_to_the_same(manifest: Path, tmp_path: Path) -> None:
-    train("tiny", manifest=manifest, out=tmp_path / "a", progress=False)
+@pytest.fixture(scope="module")
+def encoder(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return listener(tmp_path_factory.mktemp("listener") / "tiny", manifest)
+
+
+def test_tiny_recipe_gives_a_model_that_loads_and_resumes_to_the_same(
+    manifest: Path, encoder: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, resume: bool = False) -> dict[str, torch.Tensor]:
+        train("tiny", manifest=manifest, out=tmp_path / folder, encoder=encoder, resume=resume, progress=False)
+        return load_weights(tmp_path / folder)
+
+    before = run("a")
     model = load(tmp_path / "a")
     assert model.captioners[0].config.conv_encoder is not None
-    assert model.captioners[0].config.conv_encoder.labels == ("dog bark", "rain")  # "rooster" is for validation only
     assert "aural train captioning --recipe tiny" in (tmp_path / "a" / "README.md").read_text()
     log = [json.loads(line) for line in (tmp_path / "a" / "training" / "log.jsonl").read_text().splitlines()]
     assert any("token_accuracy" in line.get("validation", {}) for line in log)
 
-    before = load_weights(tmp_path / "a")
-    train("tiny", manifest=manifest, out=tmp_path / "a", resume=True, progress=False)  # all stages are finished
-    train("tiny", manifest=manifest, out=tmp_path / "b", progress=False)
-    for again in (load_weights(tmp_path / "a"), load_weights(tmp_path / "b")):
+    for again in (run("a", resume=True), run("b")):  # all stages of the first are finished
         assert all(torch.equal(before[name], again[name]) for name in before)
     with pytest.raises(UsageError, match="resume"):
-        train("tiny", manifest=manifest, out=tmp_path / "a", progress=False)
+        run("a")
 
 
-def test_frozen_encoder_is_that_of_its_own_stage(manifest: Path, tmp_path: Path) -> None:
-    train("tiny", manifest=manifest, out=tmp_path / "a", progress=False)
-    encoder = load_weights(tmp_path / "a" / "stages" / "encoder")
-    captioner = load_weights(tmp_path / "a")
-    for name, value in encoder.items():
-        assert torch.equal(captioner[f"encoder.{name}"], value), name
-
-
-def test_given_encoder_and_held_out_split(manifest: Path, tmp_path: Path) -> None:
-    train("tiny", manifest=manifest, out=tmp_path / "a", hold_out="fold1", progress=False)
-    config = load(tmp_path / "a").captioners[0].config
-    assert config.conv_encoder is not None
-    assert config.conv_encoder.labels == ("rain",)
+def test_frozen_encoder_is_the_listener_s(manifest: Path, encoder: Path, tmp_path: Path) -> None:
+    train("tiny", manifest=manifest, out=tmp_path / "a", encoder=encoder, hold_out="fold1", progress=False)
+    given, captioner = load_weights(encoder), load_weights(tmp_path / "a")
+    for name, value in given.items():
+        if name.startswith("encoder."):
+            assert torch.equal(captioner[name], value), name
     assert "--hold-out fold1" in (tmp_path / "a" / "README.md").read_text()
-    train("tiny", manifest=manifest, out=tmp_path / "b", encoder=tmp_path / "a" / "stages" / "encoder", progress=False)
-    assert not (tmp_path / "b" / "stages" / "encoder").exists()
+
+
+def test_trainings_that_share_features_give_what_each_gives_alone(
+    manifest: Path, encoder: Path, tmp_path: Path
+) -> None:
+    shared = Shared()
+    for folder in ("a", "b"):
+        train("tiny", manifest=manifest, out=tmp_path / folder, encoder=encoder, progress=False, shared=shared)
+    train("tiny", manifest=manifest, out=tmp_path / "c", encoder=encoder, progress=False)
+    a, b, c = (load_weights(tmp_path / folder) for folder in "abc")
+    assert all(torch.equal(a[name], b[name]) and torch.equal(a[name], c[name]) for name in a)
+    assert set(shared.pools) == {"soundscapes"}
+
+
+def test_encoded_examples_are_what_the_encoder_makes_of_them(manifest: Path, encoder: Path, tmp_path: Path) -> None:
+    network, _ = load_encoder(encoder, RECIPES["tiny"]().model)
+    stage = RECIPES["tiny"]().stages[0]
+    assert isinstance(stage.data, ExampleSettings)
+    examples = Examples(read_manifest(manifest), stage.data, seed=3)
+    pool = EncodedExamples(
+        examples, network, tapped_layer=None, n=6, n_captions=2, device=torch.device("cpu"), progress=False
+    )
+    assert len(pool.tokens) == 8  # whole groups of four
+    tokens = {id(one): place for place, one in enumerate(pool.tokens)}
+    for turn in range(2):
+        seen = [pool(8 * turn + index) for index in range(8)]
+        assert sorted(tokens[id(one.tokens)] for one in seen) == list(range(8))
+        for one in seen:
+            place = tokens[id(one.tokens)]
+            _, captions = examples.with_captions(place, 2)
+            assert one.caption == captions[turn % len(captions)]
+            waveform = torch.from_numpy(examples(place).waveform)[None]
+            with torch.no_grad():
+                alone = network(waveform).hidden[0]
+            torch.testing.assert_close(one.tokens.float(), alone, atol=2e-3, rtol=2e-3)
 
 
 def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
@@ -75,6 +112,8 @@ def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: P
     with pytest.raises(UsageError, match="--tokenizer"):
         train("paper", manifest=manifest, out=tmp_path / "a", encoder=tmp_path)
     write_manifest(tmp_path / "empty.jsonl", [Clip(audio=tmp_path / "x.wav")])
+    with pytest.raises(UsageError, match="--hold-out fold1"):  # the listener in the box has heard that fold
+        train("default", manifest=manifest, out=tmp_path / "a", hold_out="fold1")
     with pytest.raises(UsageError, match="captions"):
         train("tiny", manifest=tmp_path / "empty.jsonl", out=tmp_path / "a")
 
@@ -84,4 +123,5 @@ def test_recipes_have_sizes_that_fit_together() -> None:
         with torch.device("meta"):
             captioner = Captioner(recipe.model)
         for stage in recipe.stages:
-            assert captioner.max_seconds >= stage.data.seconds
+            seconds = stage.data.seconds if isinstance(stage.data, DataSettings) else stage.data.soundscapes.seconds[1]
+            assert captioner.max_seconds >= seconds

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "aural"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ALL_PYTHON = sorted(path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 
-SYSTEMS = ("captioning", "answering", "text_to_audio", "audio_to_image")
+SYSTEMS = ("listening", "captioning", "answering", "text_to_audio", "audio_to_image")
 FRONT_DOORS = ("__init__", "__main__", "demo", "web")
 """The parts that may use systems: they belong to none and nothing but they are above them."""
 SOUND_LIBRARIES = {"soundfile", "soxr", "av"}
@@ -41,7 +41,11 @@ OPENERS = {
     "captioning/train.py": "a command",
     "captioning/evaluate.py": "a command",
     "captioning/convert.py": "a command",
+    "captioning/mixup_captions.py": "a command: the captions that a language model joined",
+    "captioning/chat.py": "what a language model answered, kept as it comes",
+    "fluency.py": "a published error detector, out of its folder",
     "corpora/*": "raw corpora in",
+    "soundscapes/music.py": "a score for fluidsynth, in a temporary folder",
 }
 """The only files that open files, and what for; networks and systems are handed tensors."""
 

@@ -25,7 +25,7 @@ clips = st.builds(
     image=st.none() | st.just(HERE / "pictures" / "a.png"),
     split=st.none() | texts,
     source=st.none() | texts,
-    events=st.lists(st.builds(Event, texts, st.just(0.25), st.floats(0.25, 9.0))).map(tuple),
+    events=st.lists(st.builds(Event, texts, st.just(0.25), st.floats(0.25, 9.0), st.booleans())).map(tuple),
 )
 
 
@@ -47,14 +47,14 @@ def test_all_fields(tmp_path: Path) -> None:
         "image": "a.png",
         "split": "fold1",
         "source": "1234",
-        "events": [["dog", 0, 0.5], ["dog", 1.5, 2]],
+        "events": [["dog", 0, 0.5], ["dog", 1.5, 2, False]],
     }
     assert set(line) == {field.name for field in fields(Clip)}
     (clip,) = read_manifest(written(tmp_path, json.dumps(line)))
     assert clip == Clip(
         *(tmp_path / "a.wav", 1.0, 2.5, ("a dog barks", "a dog"), ("dog",), "what?", "a dog"),
         *(tmp_path / "a.png", "fold1", "1234"),
-        events=(Event("dog", 0.0, 0.5), Event("dog", 1.5, 2.0)),
+        events=(Event("dog", 0.0, 0.5), Event("dog", 1.5, 2.0, single=False)),
     )
     assert type(clip.start) is float
     assert hash(clip) == hash(clip)

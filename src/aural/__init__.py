@@ -4,6 +4,7 @@
 >>> aural.caption("dog.wav")                    # Caption(text, score, candidates)
 >>> captioner = aural.load("captioning")        # keep the weights for many calls
 >>> aural.caption(["a.wav", "b.wav"], model=captioner)
+>>> aural.embed_audio("dog.wav") @ aural.embed_text("a puppy")    # how close sound and words are
 
 Names are resolved on first use, so ``import aural`` alone is quick and loads no PyTorch.
 """
@@ -17,31 +18,52 @@ if TYPE_CHECKING:
     import os
 
     from aural.captioning.caption import Candidate, Caption, CaptioningModel, caption
+    from aural.listening.embed import ListeningModel, embed_audio, embed_text
 
 __version__ = "0.1.0"
 
-__all__ = ["AudioError", "AuralError", "Candidate", "Caption", "UsageError", "__version__", "caption", "load"]
+__all__ = [
+    "AudioError",
+    "AuralError",
+    "Candidate",
+    "Caption",
+    "UsageError",
+    "__version__",
+    "caption",
+    "embed_audio",
+    "embed_text",
+    "load",
+]
 
 _HOMES = {
     "caption": "aural.captioning.caption",
     "Caption": "aural.captioning.caption",
     "Candidate": "aural.captioning.caption",
+    "embed_audio": "aural.listening.embed",
+    "embed_text": "aural.listening.embed",
 }
 
 
 def load(
     model: "str | os.PathLike[str]" = "captioning", *, device: str = "auto", offline: bool = False
-) -> "CaptioningModel":
+) -> "CaptioningModel | ListeningModel":
     """Load a model once, to hand it to many calls.
 
     Args:
-        model: a system, ``"captioning"``, for its default weights; a model folder; or a hub id such as ``"org/name"``.
+        model: a system, ``"captioning"`` or ``"listening"``, for its default weights; a model folder; or the hub id of
+            a captioner, such as ``"org/name"``.
         device: ``"auto"`` (cuda, else mps, else cpu), ``"cpu"``, ``"cuda"`` or ``"mps"``.
         offline: take hub models from the local cache only.
 
     Raises:
         UsageError: there is no such model or device; the message says what exists.
     """
+    from aural.checkpoint import system_of
+
+    if model == "listening" or system_of(model) == "listening":
+        from aural.listening.embed import load as load_listener
+
+        return load_listener(None if model == "listening" else model, device=device, offline=offline)
     from aural.captioning.caption import load as load_captioner
 
     return load_captioner(None if model == "captioning" else model, device=device, offline=offline)

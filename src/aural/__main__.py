@@ -26,8 +26,8 @@ UNWANTED = ("torchaudio", "torchvision", "torchcodec")
 """Packages whose mere presence breaks imports of transformers beside a CPU build of PyTorch."""
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Corpus = Literal["esc10", "instruments", "folder"]
-System = Literal["captioning"]
+Corpus = Literal["esc10", "esc50", "clotho", "audiocaps", "instruments", "folder", "soundscapes", "music", "mixups"]
+System = Literal["captioning", "listening"]
 Method = Literal["hybrid", "greedy", "beam", "nucleus"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -224,20 +224,61 @@ def demo(
 
 @app.command()
 def prepare(
-    corpus: Annotated[Corpus, typer.Argument(metavar="CORPUS", help="esc10, instruments, or folder for any folder.")],
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Where the corpus was unpacked.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="M.jsonl", help="The manifest to write.")],
+    corpus: Annotated[
+        Corpus,
+        typer.Argument(
+            metavar="CORPUS",
+            help="esc10, esc50, clotho, audiocaps, instruments, folder (any); made: soundscapes, music, mixups.",
+        ),
+    ],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="Where the corpus was unpacked; of soundscapes and mixups the manifest of recordings.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="M.jsonl", help="The manifest to write; of mixups, a .json file.")
+    ],
     append: Annotated[bool, typer.Option("--append", help="Keep what the manifest holds and add to it.")] = False,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many are made.")] = 1000,
+    seed: Seed = 0,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Make them from clips of this split only.")] = None,
+    fluency: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Mixups: FENSE's error detector, instead of the rules.")
+    ] = None,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Soundscapes: only these kinds, such as sequence,counted.")
+    ] = None,
+    soundfont: Annotated[Path | None, typer.Option(metavar="FILE", help="Music: a General MIDI soundfont.")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """A published corpus, or any folder, to a manifest."""
-    from aural.corpora import esc10, folder, instruments
+    """A published corpus, or any folder, to a manifest; or soundscapes, music and mix-up captions that are made."""
+    if corpus in ("soundscapes", "mixups"):
+        if len(folders) != 1:
+            raise UsageError(
+                f"{len(folders)} manifests were given; pass one: `aural prepare {corpus} M.jsonl -o OUT`, or append "
+                "one corpus to the other first"
+            )
+        if corpus == "soundscapes":
+            _prepare_soundscapes(folders[0], out, n=n, seed=seed, kinds=kinds, split=split, quiet=quiet)
+        else:
+            _prepare_mixups(folders[0], out, n=n, seed=seed, split=split, fluency=fluency, quiet=quiet)
+        return
+    from aural.corpora import audiocaps, clotho, esc10, esc50, folder, instruments
     from aural.manifest import read_manifest, write_manifest
 
-    prepare_corpus = {"esc10": esc10.prepare, "instruments": instruments.prepare, "folder": folder.prepare}[corpus]
+    corpora = {"esc10": esc10, "esc50": esc50, "clotho": clotho, "audiocaps": audiocaps}
+    corpora |= {"instruments": instruments, "folder": folder}
     clips = read_manifest(out) if append and out.exists() else []
-    clips += [clip for place in folders for clip in prepare_corpus(place)]
+    if corpus == "music":
+        from aural.soundscapes import music
+
+        clips += [clip for place in folders for clip in music.prepare(place, n=n, seed=seed, soundfont=soundfont)]
+    else:
+        clips += [clip for place in folders for clip in corpora[corpus].prepare(place)]
     clips = list(dict.fromkeys(clips))  # appending the same corpus twice changes nothing
     if not clips:
         raise UsageError(f"nothing to do: no {corpus} clips in {', '.join(map(str, folders))}")
@@ -246,9 +287,45 @@ def prepare(
     _say(f"wrote {out}: {len(clips)} clips (splits: {', '.join(splits)})", quiet)
 
 
+def _prepare_soundscapes(
+    manifest: Path, out: Path, *, n: int, seed: int, kinds: str | None, split: str | None, quiet: bool
+) -> None:
+    """Sounds on a timeline, from the recordings of a manifest and from synthesised ones, with their exact truth."""
+    from aural.manifest import read_manifest
+    from aural.soundscapes.compose import SoundscapeSettings
+    from aural.soundscapes.prepare import prepare as make, with_kinds
+
+    settings = with_kinds(SoundscapeSettings(), kinds.split(",")) if kinds else SoundscapeSettings()
+    clips = [clip for clip in read_manifest(manifest) if split is None or clip.split == split]
+    with _progress(n, quiet, prints=False) as advance:
+        made = make(clips, out, n=n, seed=seed, settings=settings, split=split, advance=advance)
+    _say(f"wrote {out}: {len(made)} soundscapes, with questions in {out.with_suffix('.questions.jsonl')}", quiet)
+
+
+def _prepare_mixups(
+    manifest: Path, out: Path, *, n: int, seed: int, split: str | None, fluency: Path | None, quiet: bool
+) -> None:
+    """Pairs of the clips of a manifest, with captions by a language model if the environment names one."""
+    from aural.captioning.chat import URL, from_environment
+    from aural.captioning.mixup_captions import write_mixups
+    from aural.fluency import detect, load_fluency
+    from aural.manifest import read_manifest
+
+    endpoint = from_environment()
+    if endpoint is None:
+        _say(f"captions are joined by the grammar; set {URL} to have a language model do it", quiet)
+    else:
+        _say(f"captions are joined by {endpoint.model} at {endpoint.url}", quiet)
+    detector = detect if fluency is None else load_fluency(fluency)
+    report = write_mixups(
+        read_manifest(manifest), out, n=n, seed=seed, split=split, endpoint=endpoint, fluency=detector
+    )
+    _say(f"wrote {out}: {report}", quiet)
+
+
 @app.command()
 def train(
-    system: Annotated[System, typer.Argument(metavar="SYSTEM", help="captioning")],
+    system: Annotated[System, typer.Argument(metavar="SYSTEM", help="captioning or listening")],
     recipe: Annotated[str, typer.Option(metavar="NAME", help="A recipe of SYSTEM/recipes.py; tiny takes seconds.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the model.")],
     manifest: Annotated[Path | None, typer.Option(metavar="M.jsonl", help="What to learn from.")] = None,
@@ -264,6 +341,9 @@ def train(
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A tokenizer, instead of training one on the captions.")
     ] = None,
+    mixups: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Captioning: pairs of clips with captions of their own.")
+    ] = None,
     text_encoder: TextEncoder = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")] = False,
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Steps of each stage.")] = None,
@@ -276,30 +356,32 @@ def train(
     """Train a system; started by torchrun, on many devices."""
     if manifest is None:
         raise UsageError("nothing to learn from: pass --manifest M.jsonl, which `aural prepare` makes")
-    from aural.captioning.train import train as train_captioner
+    common: dict[str, Any] = {"manifest": manifest, "out": out, "hold_out": hold_out, "resume": resume, "seed": seed}
+    common |= {"device": device, "steps": steps, "precision": precision, "progress": not quiet}
+    if system == "listening":
+        if finetune_manifest or encoder or tokenizer or mixups or text_encoder:
+            raise UsageError("a listener is trained in one go: only captioning takes parts and a second manifest")
+        from aural.listening.train import train as train_listener
 
-    train_captioner(
-        recipe,
-        manifest=manifest,
-        out=out,
-        finetune_manifest=finetune_manifest,
-        encoder=encoder,
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        hold_out=hold_out,
-        resume=resume,
-        device=device,
-        seed=seed,
-        steps=steps,
-        precision=precision,
-        progress=not quiet,
-    )
+        train_listener(recipe, **common)
+    else:
+        from aural.captioning.train import train as train_captioner
+
+        train_captioner(
+            recipe,
+            finetune_manifest=finetune_manifest,
+            encoder=encoder,
+            tokenizer=tokenizer,
+            mixups=mixups,
+            text_encoder=text_encoder,
+            **common,
+        )
     _say(f"wrote {out}: pass --model {out} to use it", quiet)
 
 
 @app.command()
 def evaluate(
-    system: Annotated[System, typer.Argument(metavar="SYSTEM", help="captioning")],
+    system: Annotated[System, typer.Argument(metavar="SYSTEM", help="captioning or listening")],
     manifest: Annotated[Path, typer.Option(metavar="M.jsonl", help="Clips with the truth about them.")],
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Only the clips of this split.")] = None,
     held_out: Annotated[
@@ -318,16 +400,26 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """The metrics of a system, as one JSON object."""
+    if held_out is not None and (model is not None or split is not None):
+        raise UsageError("--held-out names the models and splits itself: leave out --model and --split")
+    if system == "listening":
+        from aural.listening.embed import load as load_listener
+        from aural.listening.evaluate import evaluate as evaluate_listener, evaluate_held_out as listeners_held_out
+
+        if held_out is None:
+            listener = load_listener(model, device=device, offline=offline)
+            _print_json(evaluate_listener(listener, manifest, split=split))
+        else:
+            _print_json(listeners_held_out(held_out, manifest, device=device))
+        return
     from aural.captioning.caption import load
     from aural.captioning.evaluate import evaluate as evaluate_captioner, evaluate_held_out
 
     if held_out is None:
         loaded = load(model, device=device, offline=offline, text_encoder=text_encoder)
         result = evaluate_captioner(loaded, manifest, split=split, method=method, seed=seed, batch_size=batch_size)
-    elif model is None and split is None:
-        result = evaluate_held_out(held_out, manifest, method=method, seed=seed, batch_size=batch_size, device=device)
     else:
-        raise UsageError("--held-out names the models and splits itself: leave out --model and --split")
+        result = evaluate_held_out(held_out, manifest, method=method, seed=seed, batch_size=batch_size, device=device)
     _print_json(result)
 
 
@@ -386,12 +478,13 @@ def _say(message: str, quiet: bool) -> None:
 
 
 @contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
+def _progress(total: int, quiet: bool, *, prints: bool = True) -> Iterator[Callable[[], None]]:
     """A function to call after each of ``total`` inputs; draws a bar where nothing else shows that work goes on.
 
-    That is: on a terminal, when the results go somewhere else. Results on the terminal are progress enough.
+    That is: on a terminal, when the results go somewhere else. Results that the command ``prints`` on the terminal are
+    progress enough.
     """
-    if quiet or total < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
+    if quiet or total < 2 or not sys.stderr.isatty() or (prints and sys.stdout.isatty()):
         yield lambda: None
         return
     from rich.console import Console

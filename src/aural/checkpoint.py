@@ -88,6 +88,7 @@ def save_model(
         write_whole(target / name, content)
     temporary = _temporary(target / WEIGHTS)
     safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", "system": system, "licence": licence})
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     _move(temporary, target / WEIGHTS)
     if target is not folder:
         target.rename(folder)
@@ -106,6 +107,12 @@ def load_config(folder: str | os.PathLike[str], config_class: type[Config], syst
             f"{folder} is a model for {document['system']!r}, not for {system!r}: pass another --model"
         )
     return config_from_dict(config_class, document["config"], where=str(path))
+
+
+def system_of(model: str | os.PathLike[str]) -> str | None:
+    """The system that a model folder is for; None where ``model`` is no model folder."""
+    path = Path(model) / CONFIG
+    return _read_config(path)["system"] if path.is_file() else None
 
 
 def load_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -5,8 +5,9 @@
 ``audio`` alone is required. ``start`` and ``duration`` (seconds) pick a part of the file; ``captions`` and ``labels``
 are lists; ``question`` and ``answer`` are text; ``image`` is a picture of the same scene; ``split`` names the part of
 the corpus; ``source`` names the recording that the clip was cut from: clips of one source belong on one side of any
-split; ``events`` says what sounds when, as ``[["dog bark", 0.5, 0.9], ...]``, every occurrence by itself. Paths are
-relative to the manifest. Reading is strict, and reports all bad lines at once.
+split; ``events`` says what sounds when, as ``[["dog bark", 0.5, 0.9], ...]``, every occurrence by itself, or as
+``["dog bark", 0.5, 2.9, false]`` a stretch that holds any number of them. Paths are relative to the manifest. Reading
+is strict, and reports all bad lines at once.
 """
 
 import difflib
@@ -28,12 +29,14 @@ LONGEST = 1e9
 
 @dataclass(frozen=True)
 class Event:
-    """One occurrence of a sound in a clip."""
+    """A sound in a clip, from when to when."""
 
     label: str
     start: float
     """Seconds from the beginning of the clip."""
     end: float
+    single: bool = True
+    """One occurrence, to be counted; False: a stretch that holds any number of them."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ def _object(clip: Clip, folder: str) -> dict[str, Any]:
     values = {name: getattr(clip, name) for name in FIELDS}
     values["audio"] = _relative(clip.audio, folder)
     values["image"] = None if clip.image is None else _relative(clip.image, folder)
-    values["events"] = tuple([event.label, event.start, event.end] for event in clip.events)
+    values["events"] = tuple(
+        [event.label, event.start, event.end, *([] if event.single else [False])] for event in clip.events
+    )
     return {name: value for name, value in values.items() if value not in (None, (), 0.0)}
 
 
@@ -164,7 +169,7 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
         value = values.get(name)
         fits = isinstance(value, list) and all(_is_event(one) for one in value)
         rows = take(name, 'a list of ["label", start, end], times in seconds', fits) or ()
-        return tuple(Event(label, float(start), float(end)) for label, start, end in rows)
+        return tuple(Event(label, float(start), float(end), *single) for label, start, end, *single in rows)
 
     def file(name: str) -> Path | None:
         value = text(name)
@@ -190,9 +195,11 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
 
 
 def _is_event(value: Any) -> bool:
-    if not (isinstance(value, list) and len(value) == 3 and _is_text(value[0])):
+    if not (isinstance(value, list) and len(value) in (3, 4) and _is_text(value[0])):
         return False
-    times = value[1:]
+    times, single = value[1:3], value[3:]
+    if single not in ([], [True], [False]):
+        return False
     return all(type(time) in (int, float) for time in times) and 0 <= times[0] <= times[1] <= LONGEST
 
 

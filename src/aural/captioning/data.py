@@ -20,6 +20,7 @@ from torch import Tensor
 
 from aural.audio import read_mono
 from aural.captioning.caption_mixup import Waveform, join_captions, mix
+from aural.captioning.mixup_captions import Mixup
 from aural.captioning.model import IGNORED, SAMPLE_RATE
 from aural.manifest import Clip
 
@@ -59,11 +60,18 @@ class Example:
 class CaptionExamples:
     """``examples(index)`` gives an :class:`Example`: a clip or two are drawn, then captions, then how they sound."""
 
-    def __init__(self, clips: Sequence[Clip], settings: DataSettings, seed: int) -> None:
+    def __init__(self, clips: Sequence[Clip], settings: DataSettings, seed: int, mixups: Sequence[Mixup] = ()) -> None:
         """
+        Args:
+            clips: recordings; those without captions are left out.
+            settings: how they become examples.
+            seed: of all draws.
+            mixups: pairs with captions of their own; if there are any, mixtures are made of these alone.
+
         Raises:
             ValueError: no clip has a caption.
         """
+        self.mixups = mixups
         self.clips = [clip for clip in clips if clip.captions]
         if not self.clips:
             raise ValueError("no clip of the manifest has a caption to learn from")
@@ -92,6 +100,9 @@ class CaptionExamples:
         caption = _pick_caption(clip, generator)
         if generator.random() >= self.settings.mix_probability:
             return [clip], caption
+        if self.mixups:
+            mixup = self.mixups[int(generator.integers(len(self.mixups)))]
+            return list(mixup.clips), _pick(mixup.captions, generator)
         other = self._pick_clip(generator)
         if other.labels != clip.labels or not clip.labels:  # two dogs are still "a dog is barking"
             names = tuple(c.labels[0] if len(c.labels) == 1 else None for c in (clip, other))
@@ -112,7 +123,11 @@ class CaptionExamples:
 
 
 def _pick_caption(clip: Clip, generator: np.random.Generator) -> str:
-    return clean_caption(clip.captions[int(generator.integers(len(clip.captions)))])
+    return _pick(clip.captions, generator)
+
+
+def _pick(captions: Sequence[str], generator: np.random.Generator) -> str:
+    return clean_caption(captions[int(generator.integers(len(captions)))])
 
 
 def clean_caption(text: str) -> str:
@@ -163,24 +178,17 @@ class CaptionCollate:
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """``waveform`` (B, N), ``labels`` (B, L) tokens and </s>, then -100, ``captions`` B strings."""
         captions = [example.caption for example in examples]
-        rows = [
-            torch.tensor([*encoding.ids, self.eos_token_id])
-            for encoding in self.tokenizer.encode_batch(captions, add_special_tokens=False)
-        ]
         return {
             "waveform": torch.from_numpy(np.stack([example.waveform for example in examples])),
-            "labels": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED),
+            "labels": token_rows(self.tokenizer, captions, self.eos_token_id),
             "captions": captions,
         }
 
 
-@dataclass(frozen=True)
-class TagCollate:
-    """Examples -> waveforms and which of ``labels`` is heard in each."""
-
-    labels: tuple[str, ...]
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """``waveform`` (B, N), ``tags`` (B, labels) of zeros and ones."""
-        tags = torch.tensor([[float(label in example.labels) for label in self.labels] for example in examples])
-        return {"waveform": torch.from_numpy(np.stack([example.waveform for example in examples])), "tags": tags}
+def token_rows(tokenizer: Tokenizer, captions: Sequence[str], eos_token_id: int) -> Tensor:
+    """(B, L): the tokens of each caption and </s>, then -100."""
+    rows = [
+        torch.tensor([*encoding.ids, eos_token_id])
+        for encoding in tokenizer.encode_batch(captions, add_special_tokens=False)
+    ]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)

@@ -1,28 +1,33 @@
-"""How often captions of labelled recordings name the right sound.
+"""How true captions are: which sounds they name, in which order, how many; and how near they come to references.
 
-Which sounds a caption names is told by whole words (:func:`aural.sound_phrases.named_sounds`). It is *right* when all
-the clip's labels are among them, and *exact* when nothing else is: a second sound invented beside the right one is
-right, but not exact. A label without an entry in the table of sounds counts as named when all its own words are in the
-caption; whether such a caption is exact cannot be told, and is not.
+What a caption says is read by :mod:`aural.soundscapes.reading`, by the whole words of :mod:`aural.sound_phrases`. It is
+*right* when all the clip's labels are among the sounds it names, and *exact* when nothing else is: a second sound
+invented beside the right one is right, but not exact. A label without an entry in the table of sounds counts as named
+when all its own words are in the caption; whether such a caption is exact cannot be told, and is not.
 
-Every result carries the protocol it was measured by and a 95 % interval: clips of one recording are not independent,
-so the interval resamples recordings.
+Clips with events (soundscapes) are judged on order and number as well, clips with several reference captions on BLEU,
+ROUGE-L and CIDEr-D, and all captions on their grammar. Every result carries its protocol and 95 % intervals; clips of
+one recording are not independent, so the intervals resample recordings.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from aural import __version__
 from aural.captioning.caption import CaptioningModel, Method, caption_each, load
 from aural.errors import AuralError, UsageError
+from aural.fluency_rules import errors as grammar_errors
 from aural.manifest import Clip, read_manifest
-from aural.sound_phrases import SOUNDS, named_sounds
+from aural.metrics.bootstrap import RESAMPLES, interval
+from aural.metrics.caption_scores import caption_scores
+from aural.metrics.events import Reading, counts_right, f1, order_right
+from aural.sound_phrases import SILENCE, SOUNDS
+from aural.soundscapes.reading import read
 
-RESAMPLES = 2000
+KNOWN = {*SOUNDS, SILENCE}
 
 
 @dataclass(frozen=True)
@@ -32,20 +37,31 @@ class Judged:
     clip: Clip
     caption: str
 
+    @cached_property
+    def reading(self) -> Reading:
+        """What the caption says of its sounds."""
+        return read(self.caption)
+
+    @property
+    def recording(self) -> str:
+        """What clips share that are not independent of one another."""
+        return self.clip.source or str(self.clip.audio)
+
     @property
     def right(self) -> bool:
         """All that is heard is named."""
-        named, words = named_sounds(self.caption), set(self.caption.lower().split())
+        words = set(self.caption.lower().split())
         return all(
-            label in named if label in SOUNDS else words >= set(label.lower().split()) for label in self.clip.labels
+            label in self.reading.labels if label in KNOWN else words >= set(label.lower().split())
+            for label in self.clip.labels
         )
 
     @property
     def exact(self) -> bool | None:
         """All that is heard is named, and nothing else; None where the table of sounds lacks a label."""
-        if any(label not in SOUNDS for label in self.clip.labels):
+        if any(label not in KNOWN for label in self.clip.labels):
             return None
-        return named_sounds(self.caption) == set(self.clip.labels)
+        return self.reading.labels == set(self.clip.labels)
 
 
 def evaluate(
@@ -57,7 +73,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 8,
 ) -> dict[str, Any]:
-    """Caption the clips of a manifest (or of one split) and count the right ones.
+    """Caption the clips of a manifest (or of one split) and judge what is said.
 
     Raises:
         UsageError: no labelled clip to judge.
@@ -100,7 +116,7 @@ def evaluate_held_out(
 def judge(
     model: CaptioningModel, clips: Sequence[Clip], *, method: Method = "hybrid", seed: int = 0, batch_size: int = 8
 ) -> list[Judged]:
-    """Caption clips and compare the sounds named with their labels.
+    """Caption clips, to be compared with what is known of them.
 
     Raises:
         AuralError: a recording cannot be read.
@@ -115,24 +131,86 @@ def judge(
 
 
 def score(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Shares of right and of exact captions with 95 % intervals, the first by label, and what was not exact."""
-    labels = sorted({label for one in judged for label in one.clip.labels})
+    """All measures that the clips allow, each with how many it is over; and the captions that were not exact."""
     known = [one for one in judged if one.exact is not None]
+    labels = sorted({label for one in judged for label in one.clip.labels})
     by_label = {label: [one for one in judged if label in one.clip.labels] for label in labels}
-    return {
+    result: dict[str, Any] = {
         "right": _share([one.right for one in judged]),
         "right_interval_95": _interval(judged, [one.right for one in judged]),
         "exact": _share([bool(one.exact) for one in known]) if known else None,
         "exact_interval_95": _interval(known, [bool(one.exact) for one in known]) if known else None,
         "n_clips": len(judged),
-        "n_recordings": len({_recording(one.clip) for one in judged}),
+        "n_recordings": len({one.recording for one in judged}),
         "right_of_label": {label: _share([one.right for one in some]) for label, some in by_label.items()},
+        "fluent": _share([not grammar_errors(one.caption) for one in judged]),
+    }
+    result |= {"events": _events(known)} if known else {}
+    result |= _order_and_counts([one for one in known if one.clip.events])
+    referenced = [one for one in judged if len(one.clip.captions) > 1]
+    if len(referenced) == len(judged) > 1:
+        scores = caption_scores(
+            [one.caption for one in judged],
+            [list(one.clip.captions) for one in judged],
+            groups=[one.recording for one in judged],
+        )
+        scores.pop("per_item", None)
+        result["caption_scores"] = scores
+    return result | {
         "not_exact": [
             {"file": one.clip.audio.name, "labels": list(one.clip.labels), "caption": one.caption}
             for one in known
             if not one.exact
-        ],
+        ]
     }
+
+
+def _events(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Precision, recall and F1 of the sounds named, over all clips together."""
+    hits = [len(one.reading.labels & set(one.clip.labels)) for one in judged]
+    named = [len(one.reading.labels) for one in judged]
+    there = [len(set(one.clip.labels)) for one in judged]
+    return {
+        "precision": sum(hits) / max(1, sum(named)),
+        "recall": sum(hits) / max(1, sum(there)),
+        "f1": f1(sum(hits), sum(named), sum(there)),
+        "f1_interval_95": interval(
+            [2 * n for n in hits],
+            [one.recording for one in judged],
+            weights=[a + b for a, b in zip(named, there, strict=True)],
+        ),
+    }
+
+
+def _order_and_counts(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Order of two sounds and number of single events, where the truth has such."""
+    result: dict[str, Any] = {}
+    ordered = [(one, right) for one in judged if (right := order_right(one.reading, one.clip.events)) is not None]
+    if ordered:
+        flags = [right for _, right in ordered]
+        result["order"] = {
+            "accuracy": _share(flags),
+            "interval_95": _interval([one for one, _ in ordered], flags),
+            "n": len(flags),
+        }
+    counted = [
+        (one, number, right)
+        for one in judged
+        for number, right in counts_right(one.reading, one.clip.events).values()
+        if 1 <= number <= 4
+    ]
+    if counted:
+        flags = [right for _, _, right in counted]
+        result["count"] = {
+            "accuracy": _share(flags),
+            "interval_95": _interval([one for one, _, _ in counted], flags),
+            "n": len(flags),
+            "of_number": {
+                number: _share([right for _, truth, right in counted if truth == number])
+                for number in sorted({truth for _, truth, _ in counted})
+            },
+        }
+    return result
 
 
 def _labelled(manifest: Path, split: str | None) -> list[Clip]:
@@ -142,28 +220,18 @@ def _labelled(manifest: Path, split: str | None) -> list[Clip]:
     return clips
 
 
-def _recording(clip: Clip) -> str:
-    return clip.source or str(clip.audio)
-
-
 def _share(flags: Sequence[bool]) -> float:
     return sum(flags) / len(flags)
 
 
 def _interval(judged: Sequence[Judged], flags: Sequence[bool]) -> list[float]:
-    """95 % bootstrap interval of the share of true flags, recordings drawn with replacement."""
-    recordings: dict[str, list[bool]] = {}
-    for one, flag in zip(judged, flags, strict=True):
-        recordings.setdefault(_recording(one.clip), []).append(flag)
-    true = np.array([sum(some) for some in recordings.values()])
-    count = np.array([len(some) for some in recordings.values()])
-    draws = np.random.default_rng(0).integers(len(true), size=(RESAMPLES, len(true)))
-    return np.quantile(true[draws].sum(1) / count[draws].sum(1), [0.025, 0.975]).tolist()
+    return interval([float(flag) for flag in flags], [one.recording for one in judged])
 
 
 def _protocol(model: str, manifest: Path, split: str | None, method: str, seed: int) -> dict[str, Any]:
     return {
-        "measure": "sounds that the caption names by whole words of sound_phrases.py, compared with the labels",
+        "measure": "sounds, order and numbers that captions state, by the words of sound_phrases.py, against the truth",
+        "fluent": "share of captions in which fluency.py finds no error",
         "interval": f"bootstrap over recordings, {RESAMPLES} resamples",
         "model": model,
         "manifest": manifest.name,

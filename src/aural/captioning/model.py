@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from aural import spec_augment
 from aural.captioning.conformer import Conformer, ConformerConfig
-from aural.captioning.text_embedding_loss import text_embedding_loss
 from aural.features import FRAME_LENGTH, HOP_LENGTH, SAMPLE_RATE
 from aural.networks.bart_decoder import BartDecoder, BartDecoderConfig
 from aural.networks.beats import BASE, BEATs, BeatsConfig, reduce_mask
 from aural.networks.conv_encoder import TIME_STRIDE, ConvEncoder, ConvEncoderConfig
 from aural.networks.sentence_encoder import CAPTION_INSTRUCTION
 from aural.spec_augment import SpecAugmentConfig
+from aural.text_embedding_loss import text_embedding_loss
 
 IGNORED = -100  # label of padding
 POSITION_OFFSET = 2  # BART's position tables begin with two rows that are never used

@@ -1,38 +1,42 @@
-"""Train a captioner: first the encoder, on labels, if the recipe says so; then bridge and decoder over it, frozen.
+"""Train a captioner: bridge and decoder over a trained audio encoder, frozen.
 
 Wu et al. 2023 (arXiv 2309.17352), sections 2 and 3: smoothed cross entropy, and InfoNCE towards the caption's sentence
 embedding; mix-ups first, the target recordings last.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from aural import spec_augment
 from aural.audio import read_mono
-from aural.captioning.data import CaptionCollate, CaptionExamples, Example, TagCollate, clean_caption
+from aural.captioning.data import CaptionCollate, CaptionExamples, Example, clean_caption
+from aural.captioning.encoded import EncodedCollate, EncodedExamples
+from aural.captioning.mixup_captions import Mixup, read_mixups
 from aural.captioning.model import IGNORED, SAMPLE_RATE, Captioner, CaptionerConfig
 from aural.captioning.recipes import RECIPES, Recipe, Stage
 from aural.captioning.tokenizer import TOKENIZER, load_tokenizer, train_tokenizer
-from aural.checkpoint import load_config, load_into, load_weights, save_model
-from aural.errors import UsageError
+from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
+from aural.device import choose_device
+from aural.errors import CheckpointError, UsageError
 from aural.manifest import Clip, read_manifest
 from aural.networks.beats import BEATs
-from aural.networks.conv_encoder import ConvEncoder, ConvEncoderConfig
-from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
+from aural.networks.conv_encoder import ConvEncoder
+from aural.networks.listener import SYSTEM, Listener, ListenerConfig
+from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
+from aural.soundscapes.examples import Examples, ExampleSettings
 from aural.training import train as run_training
 
 VALIDATION = "validation"
 """``split`` of the clips that choose the best model; without such clips the last model is the one that is kept."""
 
-TOKENIZER_EXAMPLES = 20_000
-"""Examples whose captions the tokenizer learns from: enough to have seen every pair of sounds."""
+TOKENIZER_EXAMPLES = 4_000
+"""Examples whose captions the tokenizer learns from: enough to have seen every word."""
 
 CARD = """---
 license: apache-2.0
@@ -54,6 +58,19 @@ them here: carry their attribution along with the weights.
 """
 
 
+@dataclass
+class Shared:
+    """What several trainings over one encoder have in common: features of examples, embeddings of their captions.
+
+    The examples are those of the first of these trainings; the others differ in initial weights, dropout and settings.
+    """
+
+    pools: dict[str, EncodedExamples] = field(default_factory=dict)
+    """By the name of the stage."""
+    sentences: RememberedSentences | None = None
+    mixups: Sequence[Mixup] = ()
+
+
 def train(
     recipe: str = "default",
     *,
@@ -64,35 +81,44 @@ def train(
     tokenizer: Path | None = None,
     text_encoder: str | None = None,
     hold_out: str | None = None,
+    mixups: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     seed: int = 0,
     steps: int | None = None,
     precision: str | None = None,
     progress: bool = True,
+    shared: "Shared | None" = None,
+    change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> None:
     """Train by a recipe; ``out`` is then a model folder for :func:`aural.captioning.caption.load`.
 
     Args:
         recipe: a name in ``RECIPES``.
-        manifest: clips with captions (and labels, when the recipe trains the encoder).
+        manifest: clips with captions; those with a single label are also what soundscapes are made of.
         out: folder of the model; the stages before the last keep theirs in ``out/stages``.
         finetune_manifest: clips of the last stage; None: the same.
-        encoder: folder of a trained audio encoder (BEATs or the convolutional one), which replaces its training.
+        encoder: folder of a trained audio encoder (a listener, or BEATs); None: that of the listener in the box, where
+            the recipe is for it and no split is held out, of which the listener knows.
         tokenizer: folder or file of a tokenizer; None: trained on the captions.
         text_encoder: sentence encoder, see :func:`aural.networks.sentence_encoder.load_sentence_encoder`.
         hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        mixups: pairs of clips with captions of their own (``aural prepare mixups``, or the published file), for stages
+            that mix recordings.
         resume: go on where an earlier run stopped; finished stages are not run again.
         device: "auto", "cpu", "cuda", ...
         seed: of the data, the initial weights and dropout.
         steps: of every stage, instead of the recipe's.
         precision: "float32" or "bfloat16", instead of the recipe's.
         progress: show a progress bar on a terminal.
+        shared: what trainings over the same encoder and clips need to compute only once.
+        change: what an experiment changes in the recipe.
 
     Raises:
         UsageError: unknown recipe, nothing to learn from, or something the recipe needs was not given.
     """
-    settings = _recipe(recipe, seed, steps, precision)
+    settings = change(_recipe(recipe, seed, steps, precision))
+    shared = shared or Shared()
     clips = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
     last_clips = clips
     if finetune_manifest is not None:
@@ -103,9 +129,15 @@ def train(
                 f"{path}: no clip with captions to learn from" + (f" outside {hold_out}" if hold_out else "")
             )
     where = None if device == "auto" else device
-    if encoder is None and settings.encoder_stage is None:
-        raise UsageError(f"recipe {recipe} needs a trained audio encoder: pass --encoder with the folder of one")
-    words = _tokenizer(settings, tokenizer, _training(clips))
+    if encoder is None and settings.bundled_encoder and hold_out is None:
+        encoder = find_model(None, SYSTEM)
+    if encoder is None:
+        raise UsageError(
+            f"recipe {recipe} needs a trained audio encoder: pass --encoder with the folder of one"
+            + (f" that was trained with --hold-out {hold_out}" if hold_out else "")
+        )
+    shared.mixups = shared.mixups or (read_mixups(mixups, _training(clips)) if mixups else ())
+    words = _tokenizer(settings, tokenizer, _training(clips), shared)
     text_encoder = text_encoder or settings.model.text_encoder
     instruction = settings.model.text_instruction
     sentence_encoder = load_sentence_encoder(text_encoder, instruction=instruction)
@@ -113,7 +145,7 @@ def train(
     command += f" --hold-out {hold_out}" if hold_out else ""
 
     torch.manual_seed(seed)
-    encoder_network, config = _encoder(settings, encoder, _training(clips), out, command, resume, where, progress)
+    encoder_network, config = load_encoder(encoder, settings.model)
     config = replace(
         config,
         decoder=replace(config.decoder, vocab_size=words.get_vocab_size()),
@@ -122,12 +154,13 @@ def train(
     )
     captioner = Captioner(config)
     captioner.encoder.load_state_dict(encoder_network.state_dict())
-    training = _CaptionerTraining(captioner, _Remembered(sentence_encoder))
+    shared.sentences = shared.sentences or RememberedSentences(sentence_encoder)
+    training = _CaptionerTraining(captioner, shared.sentences)
     for stage in settings.stages:
         is_last = stage is settings.stages[-1]
         folder = out if is_last else out / "stages" / stage.name
         stage_clips = last_clips if is_last else clips
-        _train_captioner(training, stage, stage_clips, words, folder, command, resume, where, progress)
+        _train_captioner(training, stage, stage_clips, words, folder, command, resume, where, progress, shared)
         load_into(captioner, load_weights(folder))  # the next stage begins with the best weights of this one
 
 
@@ -144,88 +177,28 @@ def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> R
         return replace(stage, train=run)
 
     recipe = RECIPES[name]()
-    encoder_stage = changed(recipe.encoder_stage) if recipe.encoder_stage is not None else None
-    return replace(recipe, stages=tuple(changed(stage) for stage in recipe.stages), encoder_stage=encoder_stage)
+    return replace(recipe, stages=tuple(changed(stage) for stage in recipe.stages))
 
 
 def _training(clips: Iterable[Clip]) -> list[Clip]:
     return [clip for clip in clips if clip.split != VALIDATION]
 
 
-def _tokenizer(recipe: Recipe, given: Path | None, clips: Sequence[Clip]) -> Tokenizer:
+def _tokenizer(recipe: Recipe, given: Path | None, clips: Sequence[Clip], shared: Shared) -> Tokenizer:
     if given is not None:
         return load_tokenizer(given)
     if recipe.vocab_size is None:
         raise UsageError("this recipe needs BART's tokenizer: pass --tokenizer with its folder (tokenizer.json)")
     # captions of examples, joined ones among them; the same for every seed, so that ensembles share one tokenizer
-    captions = CaptionExamples(clips, recipe.stages[0].data, seed=0).captions(TOKENIZER_EXAMPLES)
-    return train_tokenizer(captions, recipe.vocab_size)
+    captions = _examples(recipe.stages[0], clips, 0, shared).captions(TOKENIZER_EXAMPLES)
+    return train_tokenizer(map(clean_caption, captions), recipe.vocab_size)
 
 
-# ------------------------------------------------------------------------------------------------------------- encoder
-
-
-class _EncoderTraining(nn.Module):
-    """What the loop trains first: independent yes or no for each label."""
-
-    def __init__(self, encoder: ConvEncoder, config: CaptionerConfig) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.spec_augment = config.spec_augment
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        fbank, mask = self.encoder.fbank(batch["waveform"])
-        if self.training and self.spec_augment is not None:
-            fbank = spec_augment.apply(fbank, spec_augment.draw(self.spec_augment, *fbank.shape))
-        logits = self.encoder.classify(self.encoder.encode_fbank(fbank, mask))
-        return {"tags": F.binary_cross_entropy_with_logits(logits, batch["tags"])}
-
-
-def _encoder(
-    recipe: Recipe,
-    given: Path | None,
-    clips: Sequence[Clip],
-    out: Path,
-    command: str,
-    resume: bool,
-    device: str | None,
-    progress: bool,
-) -> tuple[BEATs | ConvEncoder, CaptionerConfig]:
-    """The trained audio encoder, and the captioner's config with the encoder's own in it."""
-    if given is not None:
-        return load_encoder(given, recipe.model)
-    assert recipe.encoder_stage is not None
-    assert recipe.model.conv_encoder is not None
-    stage = recipe.encoder_stage
-    labels = tuple(sorted({label for clip in clips for label in clip.labels}))
-    if not labels:
-        raise UsageError("no clip has labels to train the encoder on: add labels to the manifest, or pass --encoder")
-    config = replace(recipe.model.conv_encoder, labels=labels)
-    network = ConvEncoder(config)
-    folder = out / "stages" / stage.name
-
-    def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
-        weights = {name.removeprefix("encoder."): value for name, value in weights.items()}
-        card = _card(
-            "Audio encoder", f"A convolutional network that hears {len(labels)} labels.", command, clips, metrics
-        )
-        save_model(folder, system="conv_encoder", config=config, weights=weights, card=card)
-
-    run_training(
-        _EncoderTraining(network, recipe.model),
-        example=CaptionExamples(clips, stage.data, stage.train.seed),
-        collate=TagCollate(labels),
-        counts=lambda batch: {"tags": batch["tags"].numel()},
-        loss_weights={"tags": 1.0},
-        config=stage.train,
-        out=folder,
-        save=save,
-        resume=resume,
-        device=device,
-        progress=progress,
-    )
-    load_into(network, load_weights(folder))
-    return network, replace(recipe.model, conv_encoder=config)
+def _examples(stage: Stage, clips: Sequence[Clip], seed: int, shared: Shared) -> Examples | CaptionExamples:
+    """What a stage learns from: an example for each index."""
+    if isinstance(stage.data, ExampleSettings):
+        return Examples(clips, stage.data, seed)
+    return CaptionExamples(clips, stage.data, seed, mixups=shared.mixups)
 
 
 def load_encoder(folder: Path, model: CaptionerConfig) -> tuple[BEATs | ConvEncoder, CaptionerConfig]:
@@ -235,10 +208,12 @@ def load_encoder(folder: Path, model: CaptionerConfig) -> tuple[BEATs | ConvEnco
         CheckpointError: the folder holds neither kind of encoder.
     """
     if model.conv_encoder is not None:
-        config = load_config(folder, ConvEncoderConfig, "conv_encoder")
-        network = ConvEncoder(config)
-        load_into(network, load_weights(folder))
-        return network, replace(model, conv_encoder=config)
+        config = load_config(folder, ListenerConfig, SYSTEM)
+        listener = Listener(config)
+        load_into(listener, load_weights(folder))
+        if not isinstance(listener.encoder, ConvEncoder):
+            raise CheckpointError(f"{folder}: its encoder is not a convolutional one, which this recipe is for")
+        return listener.encoder, replace(model, conv_encoder=config.conv_encoder)
     beats = BEATs.from_checkpoint(folder)
     return beats, replace(model, beats=beats.config)
 
@@ -246,34 +221,24 @@ def load_encoder(folder: Path, model: CaptionerConfig) -> tuple[BEATs | ConvEnco
 # ----------------------------------------------------------------------------------------------------------- captioner
 
 
-@dataclass
-class _Remembered:
-    """A sentence encoder that embeds each caption once."""
-
-    encoder: SentenceEncoder
-
-    def __post_init__(self) -> None:
-        self.known: dict[str, Tensor] = {}
-
-    def __call__(self, captions: Sequence[str], device: torch.device) -> Tensor:
-        """(captions, width of the sentence encoder)"""
-        new = sorted({caption for caption in captions if caption not in self.known})
-        if new:
-            self.known.update(zip(new, self.encoder.encode(new).cpu(), strict=True))
-        return torch.stack([self.known[caption] for caption in captions]).to(device)
-
-
 class _CaptionerTraining(nn.Module):
-    """What the loop trains: the captioner's losses, with the captions' sentence embeddings as targets."""
+    """What the loop trains: the captioner's losses, with the captions' sentence embeddings as targets.
 
-    def __init__(self, captioner: Captioner, embed_text: _Remembered) -> None:
+    Batches hold waveforms, or ``tokens`` that the frozen encoder has made of them before.
+    """
+
+    def __init__(self, captioner: Captioner, embed_text: RememberedSentences) -> None:
         super().__init__()
         self.captioner = captioner
         self.embed_text = embed_text
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        waveform = batch["waveform"]
-        return self.captioner(waveform, None, batch["labels"], self.embed_text(batch["captions"], waveform.device))
+        labels = batch["labels"]
+        said = self.embed_text(batch["captions"], labels.device)
+        if "tokens" in batch:
+            encoded = self.captioner.bridge(*self.captioner.downsample(batch["tokens"], None))
+            return self.captioner.losses(encoded, labels, said)
+        return self.captioner(batch["waveform"], None, labels, said)
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
@@ -296,6 +261,7 @@ def _train_captioner(
     resume: bool,
     device: str | None,
     progress: bool,
+    shared: Shared,
 ) -> None:
     captioner = training.captioner
     learnt = _training(clips)
@@ -309,10 +275,23 @@ def _train_captioner(
 
     config = stage.train if judged else replace(stage.train, validate_every=0)
     collate = CaptionCollate(tokenizer, captioner.config.eos_token_id)
+    examples = _examples(stage, learnt, stage.train.seed, shared)
+    encoded = shared.pools.get(stage.name)
+    if encoded is None and stage.pool is not None and isinstance(examples, Examples):
+        encoded = EncodedExamples(
+            examples,
+            captioner.encoder,
+            tapped_layer=captioner.config.tapped_layer,
+            n=stage.pool,
+            n_captions=stage.pool_captions,
+            device=torch.device(choose_device(device or "auto")),
+            progress=progress and sys.stderr.isatty(),
+        )
+        shared.pools[stage.name] = encoded
     run_training(
         training,
-        example=CaptionExamples(learnt, stage.data, stage.train.seed),
-        collate=collate,
+        example=encoded or examples,
+        collate=EncodedCollate(tokenizer, captioner.config.eos_token_id) if encoded else collate,
         counts=_counts,
         loss_weights=captioner.loss_weights,
         config=config,

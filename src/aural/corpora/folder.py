@@ -1,10 +1,11 @@
 """Any folder of sounds, with whatever says what they are. The first of these that is there is used, and it alone:
 
-1. tables in the folder (csv, tsv, json, jsonl): ``metadata.*``, else every one that names sounds of the folder. Their
-   columns are ``file``; ``caption``, ``captions`` or ``caption_1`` ... ``caption_5``; ``label`` or ``labels`` (several
-   are separated by ";"); and, if wanted, ``split`` or ``fold``, ``source``, ``start``, ``duration``, ``question`` and
-   ``answer``. Several rows may describe one file. A JSON file is a list of such rows, or an object of file names and
-   their captions;
+1. tables (csv, tsv, json, jsonl): ``metadata.*`` in the folder and in those below it, else every one in the folder that
+   names sounds of it, and one beside the folder under its name (``sounds.csv`` beside ``sounds/``). Their columns are
+   ``file``, as seen from the table; ``caption``, ``captions`` or ``caption_1`` ... ``caption_5``; ``label`` or
+   ``labels`` (several are separated by ";"); and, if wanted, ``split`` or ``fold``, ``source``, ``start``,
+   ``duration``, ``question`` and ``answer``. Several rows may describe one file. A JSON file is a list of such rows, or
+   an object of file names and their captions;
 2. text files beside the sounds: ``dog.txt`` holds captions of ``dog.wav``, one a line;
 3. the names of the folders they lie in: ``train/dog_bark/1.wav`` is labelled "dog bark", in the split "train";
 4. the words of their file names: ``dog_barking_03.wav`` is captioned "dog barking".
@@ -19,6 +20,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,14 +77,19 @@ def corpus_folder(folder: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(folder))  # noqa: PTH100 (resolve would follow links)
 
 
-def read_table(path: Path, required: Iterable[str] = ()) -> list[dict[str, Any]]:
+def read_table(path: Path, required: Iterable[str] = (), *, or_encoding: str | None = None) -> list[dict[str, Any]]:
     """The rows of a csv, tsv, json or jsonl file; column names in lower case, with "_" for spaces.
+
+    Args:
+        path: the table, in UTF-8.
+        required: columns it must have.
+        or_encoding: what it is written in if not in UTF-8.
 
     Raises:
         UsageError: the file is missing, not what its suffix says, or lacks a ``required`` column.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _decoded(path.read_bytes(), or_encoding)
         rows = _json_rows(path, text) if path.suffix.lower() in (".json", ".jsonl") else _csv_rows(path, text)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such table; is this the folder of that corpus?") from None
@@ -96,7 +103,7 @@ def read_table(path: Path, required: Iterable[str] = ()) -> list[dict[str, Any]]
 
 
 def present(clips: Sequence[Clip], where: Path) -> list[Clip]:
-    """The clips whose sounds are there; how many are not is logged.
+    """The clips whose sounds are there; how many are not is logged, by split.
 
     Raises:
         UsageError: none is there.
@@ -105,8 +112,18 @@ def present(clips: Sequence[Clip], where: Path) -> list[Clip]:
     if not found:
         raise UsageError(f"{where}: names {len(clips)} sounds, and none of them is there; unpack the audio beside it")
     if len(found) < len(clips):
-        logger.warning("%s: %d of its %d sounds are missing", where, len(clips) - len(found), len(clips))
+        missing, named = len(clips) - len(found), len(clips)
+        logger.warning("%s: %d of its %d sounds are missing%s", where, missing, named, _coverage(found, clips))
+    else:
+        logger.info("%s: all of its %d sounds are there%s", where, len(clips), _coverage(found, clips))
     return found
+
+
+def _coverage(found: Sequence[Clip], named: Sequence[Clip]) -> str:
+    """What is there of each split, in words; nothing where there are no splits."""
+    here, all_of_it = (Counter(clip.split for clip in clips if clip.split) for clips in (found, named))
+    parts = [f"{split} {here[split]} of {total}" for split, total in all_of_it.items()]
+    return f" (there are: {', '.join(parts)})" if parts else ""
 
 
 def captions_of(labels: Sequence[str]) -> tuple[str, ...]:
@@ -118,6 +135,16 @@ def captions_of(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
+
+
+def _decoded(content: bytes, or_encoding: str | None) -> str:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if or_encoding is None:
+            raise
+        text = content.decode(or_encoding)
+    return text.replace("\r\n", "\n")
 
 
 def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
@@ -145,13 +172,15 @@ def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
 
 
 def _from_tables(root: Path, sounds: Sequence[Path]) -> list[Clip]:
-    tables = sorted(path for path in root.iterdir() if path.suffix.lower() in TABLES and not path.name.startswith("."))
-    named = [path for path in tables if path.stem.lower() == "metadata"]
+    tables = sorted(filter(_is_table, root.iterdir()))
+    # Not .jsonl: that may be the manifest that was made of this folder, and would freeze what it knows.
+    beside = [path for suffix in (".csv", ".tsv", ".json") if (path := root.with_name(root.name + suffix)).is_file()]
+    named = [path for path in sorted(root.rglob("*")) if path.stem.lower() == "metadata" and _is_table(path)]
     by_name: dict[str, list[Path]] = {}
     for sound in sounds:
         by_name.setdefault(sound.name, []).append(sound)
     rows: list[Clip] = []
-    for path in named or tables:
+    for path in named or [*tables, *beside]:
         try:
             rows += _described(path, root, by_name)
         except UsageError:
@@ -169,26 +198,32 @@ def _from_tables(root: Path, sounds: Sequence[Path]) -> list[Clip]:
     return [replace(clip, captions=clip.captions or captions_of(clip.labels)) for clip in clips.values()]
 
 
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES and not path.name.startswith(".")
+
+
 def _described(path: Path, root: Path, by_name: Mapping[str, Sequence[Path]]) -> list[Clip]:
     """The rows that name a sound that is there and say something about it."""
+    folder = path.parent if path.is_relative_to(root) else root  # that the files are named from
+    split = _split_of(folder.relative_to(root).parts)
     clips = []
     for number, row in enumerate(read_table(path), start=1):
         try:
-            clip = _row_clip(row, root, by_name)
+            clip = _row_clip(row, folder, by_name)
         except ValueError as error:
             raise UsageError(f"{path}: row {number}: {error}") from None
         if clip and (clip.captions or clip.labels or clip.answer):
-            clips.append(clip)
+            clips.append(replace(clip, split=clip.split or split))
     if not clips:
         raise UsageError(f"{path}: no row has both a file and a caption or label; name its columns file,caption")
     return present(clips, path)
 
 
-def _row_clip(row: Row, root: Path, by_name: Mapping[str, Sequence[Path]]) -> Clip | None:
+def _row_clip(row: Row, folder: Path, by_name: Mapping[str, Sequence[Path]]) -> Clip | None:
     file = _cell(row, *FILE)
     if file is None:
         return None
-    audio = Path(os.path.normpath(root / file))
+    audio = Path(os.path.normpath(folder / file))
     elsewhere = by_name.get(Path(file).name, ())
     if not audio.is_file() and len(elsewhere) == 1:
         audio = elsewhere[0]
@@ -246,7 +281,7 @@ def _from_names(root: Path, sounds: Sequence[Path]) -> list[Clip]:
     clips = []
     for sound in sounds:
         above = sound.relative_to(root).parts[:-1]
-        split = next((name.lower() for name in above if SPLIT_FOLDER.fullmatch(name)), None)
+        split = _split_of(above)
         label = next((label for name in reversed(above) if (label := _label(name))), None)
         words = " ".join(re.findall(r"[^\W\d_]+", sound.stem)).lower()
         if label:
@@ -254,6 +289,11 @@ def _from_names(root: Path, sounds: Sequence[Path]) -> list[Clip]:
         elif words:
             clips.append(Clip(sound, captions=(words,), split=split))
     return clips
+
+
+def _split_of(folders: Iterable[str]) -> str | None:
+    """The outermost folder that is named as splits are."""
+    return next((name.lower() for name in folders if SPLIT_FOLDER.fullmatch(name)), None)
 
 
 def _label(name: str) -> str | None:

@@ -26,11 +26,12 @@ def prepare(folder: str | os.PathLike[str]) -> list[Clip]:
     clips = []
     for row in read_table(root / "metadata.csv", COLUMNS):
         phrase = row["phrase"].lower().replace("-", " ")  # as in sound_phrases.py
+        label = "beep" if "beep" in phrase.split() else row["label"]  # one blip of the set is what others call a beep
         clips.append(
             Clip(
                 root / row["file"],
-                captions=tuple(dict.fromkeys((phrase, f"{phrase} can be heard", *captions(row["label"])))),
-                labels=(row["label"],),
+                captions=tuple(dict.fromkeys((phrase, f"{phrase} can be heard", *captions(label)))),
+                labels=(label,),
                 source=STROKE.sub(lambda match: match["tabla"] or "", row["source_name"]),
             )
         )

@@ -28,14 +28,16 @@ MEAN_BELOW_LEVEL = 0.3
 mean of the features is near 0, which is what SpecAugment fills its masks with."""
 
 
+LOWEST_LEVEL = -0.66
+"""Level (normalised units) of white noise at about -72 dBFS. Clips below it are not brought up to the common level:
+what is left in them is the silence of a recorder, and should look like silence."""
+
+
 @dataclass(frozen=True)
 class ConvEncoderConfig:
     """Sizes of :class:`ConvEncoder`; kept with the weights."""
 
     channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 192)
-    labels: tuple[str, ...] = ()
-    """What the classifier head names, in the order of its outputs; empty: no head."""
-    dropout: float = 0.3
 
     @property
     def width(self) -> int:
@@ -89,8 +91,6 @@ class ConvEncoder(nn.Module):
         self.stage2 = ConvNorm(c[1], c[2], 2)
         self.stage3 = ResidualBlock(c[2], c[3], (2, 2))
         self.stage4 = ResidualBlock(c[3], c[4], (1, 2))
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(2 * c[4], len(config.labels)) if config.labels else None
 
     def max_samples(self, n_steps: int) -> int:
         """Longest clip, in samples, that gives at most n_steps output steps."""
@@ -98,6 +98,8 @@ class ConvEncoder(nn.Module):
 
     def fbank(self, waveform: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """BEATs' log-mel filterbank with the clip's own level taken out: a quiet copy of a sound is the same sound.
+
+        Only what is below ``LOWEST_LEVEL`` stays where it is, so that silence does not become loud noise.
 
         Args:
             waveform: (batch, samples), 16 kHz, in -1..1.
@@ -140,21 +142,13 @@ class ConvEncoder(nn.Module):
         """(batch, samples) at 16 kHz -> :class:`ConvEncoderOutput`."""
         return self.encode_fbank(*self.fbank(waveform, mask))
 
-    def classify(self, output: ConvEncoderOutput) -> Tensor:
-        """Logits (batch, labels), one independent yes or no each: mean and maximum over time, then a linear layer."""
-        if self.classifier is None:
-            raise ValueError("this encoder has no classifier: its config names no labels")
-        real = output.mask[..., None]
-        mean = (output.hidden * real).sum(1) / real.sum(1).clamp_min(1)
-        peak = output.hidden.masked_fill(~real, 0).amax(1)  # hidden is never negative: it leaves a ReLU
-        return self.classifier(self.dropout(torch.cat([mean, peak], dim=1)))
-
 
 def _level(fbank: Tensor, mask: Tensor) -> Tensor:
     """(batch,): log of the mean mel energy over real frames, less MEAN_BELOW_LEVEL, in normalised units."""
     energy = (fbank * (2 * FBANK_STD)).masked_fill(~mask[..., None], -torch.inf)
     n_cells = (mask.sum(1) * fbank.shape[2]).clamp_min(1)
-    return (energy.flatten(1).logsumexp(1) - n_cells.log()) / (2 * FBANK_STD) - MEAN_BELOW_LEVEL
+    level = (energy.flatten(1).logsumexp(1) - n_cells.log()) / (2 * FBANK_STD) - MEAN_BELOW_LEVEL
+    return level.clamp_min(LOWEST_LEVEL)
 
 
 def _real(lengths: Tensor, x: Tensor) -> Tensor:

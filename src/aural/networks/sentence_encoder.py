@@ -397,3 +397,18 @@ def _read_json(path: Path) -> Any:
             f"{path.parent} is no sentence encoder in the layout of sentence-transformers: no {path.name}"
         )
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+class RememberedSentences:
+    """A sentence encoder that embeds each sentence once: captions come back many times in a training."""
+
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        self.encoder = encoder
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, sentences: Sequence[str], device: torch.device) -> Tensor:
+        """(sentences, width of the sentence encoder)"""
+        new = sorted({sentence for sentence in sentences if sentence not in self.known})
+        if new:
+            self.known.update(zip(new, self.encoder.encode(new).cpu(), strict=True))
+        return torch.stack([self.known[sentence] for sentence in sentences]).to(device)

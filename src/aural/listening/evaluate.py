@@ -1,0 +1,135 @@
+"""How well a listener knows recordings it has never heard: by its labels, and by the words for them.
+
+Every clip with one label is judged in three ways, always among the labels that occur in what is judged:
+
+- ``labels``: the most likely label of the classifier head;
+- ``words``: the label whose phrases (:mod:`aural.sound_phrases`) lie closest in the space of the sentence encoder;
+- ``unseen_words``: the same, where each label is put by words that no caption of the training holds, such as a puppy.
+
+Intervals resample recordings, as clips of one recording are not independent.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aural import __version__
+from aural.errors import UsageError
+from aural.listening.embed import ListeningModel, load
+from aural.manifest import Clip, read_manifest
+from aural.metrics.bootstrap import RESAMPLES, interval
+from aural.sound_phrases import SOUNDS
+
+UNSEEN_WORDS = {
+    "dog bark": ("a puppy", "a hound"),
+    "rain": ("a drizzle", "a downpour"),
+    "sea waves": ("the beach", "the ocean shore"),
+    "baby cry": ("a newborn", "a toddler weeping"),
+    "clock tick": ("a wristwatch", "a timepiece"),
+    "person sneeze": ("achoo", "someone with a cold"),
+    "helicopter": ("a chopper", "an aircraft"),
+    "chainsaw": ("a power saw", "a lumberjack cutting wood"),
+    "rooster": ("a cockerel", "a chicken on a farm"),
+    "fire crackling": ("a campfire", "burning logs"),
+}
+"""Two ways to name each of ESC-10's sounds in words that no caption of a training says."""
+
+
+def evaluate(model: ListeningModel, manifest: Path, *, split: str | None = None) -> dict[str, Any]:
+    """Judge a listener on the clips of a manifest, or of one split.
+
+    Raises:
+        UsageError: no clip with a single label to judge.
+    """
+    return score(judge(model, _judged(manifest, split))) | {"protocol": _protocol(model.name, manifest, split)}
+
+
+def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto") -> dict[str, Any]:
+    """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
+
+    Raises:
+        UsageError: ``models`` holds no folder named after a split of the manifest.
+    """
+    splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
+    if not splits:
+        raise UsageError(
+            f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
+        )
+    rows, by_split = [], {}
+    for split in splits:
+        of_split = judge(load(models / split, device=device), _judged(manifest, split))
+        by_split[split] = {way: sum(row[way] for row in of_split) / len(of_split) for way in WAYS if way in of_split[0]}
+        rows += of_split
+    return score(rows) | {"of_split": by_split, "protocol": _protocol(str(models), manifest, "each held out in turn")}
+
+
+WAYS = ("labels", "words", "unseen_words")
+
+
+def judge(model: ListeningModel, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """A row for each clip: its label and recording, and for each way of judging whether it was right."""
+    labels = sorted({clip.labels[0] for clip in clips})
+    ways: dict[str, Callable[[Tensor, Tensor], str]] = {}
+    known = [label for label in labels if label in model.listener.config.labels]
+    if len(known) == len(labels):
+        columns = [model.listener.config.labels.index(label) for label in labels]
+        ways["labels"] = lambda logits, _: labels[int(logits[columns].argmax())]
+    known_words: dict[str, tuple[str, ...]] = {label: SOUNDS[label].participle for label in labels if label in SOUNDS}
+    unseen: dict[str, tuple[str, ...]] = {label: UNSEEN_WORDS[label] for label in labels if label in UNSEEN_WORDS}
+    for way, words in (("words", known_words), ("unseen_words", unseen)):
+        if set(words) == set(labels):
+            ways[way] = _closest(model, words)
+    rows = []
+    for clip in clips:
+        heard = list(model.hear(clip.audio))
+        with torch.inference_mode():
+            logits = torch.stack([model.listener.classify(one)[0] for one in heard]).amax(0)
+            embedding = torch.stack([model.listener.embed(one)[0] for one in heard]).mean(0)
+        row: dict[str, Any] = {"file": clip.audio.name, "label": clip.labels[0], "recording": clip.source or clip.audio}
+        rows.append(row | {way: name(logits, embedding) == clip.labels[0] for way, name in ways.items()})
+    return rows
+
+
+def _closest(model: ListeningModel, words: dict[str, tuple[str, ...]]) -> Callable[[Tensor, Tensor], str]:
+    labels = list(words)
+    table = torch.stack([model.embed_text(list(words[label])).mean(0) for label in labels]).to(model.device)
+    return lambda _, embedding: labels[int((table @ embedding).argmax())]
+
+
+def score(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracies with 95 % intervals, the first by label."""
+    result: dict[str, Any] = {}
+    for way in WAYS:
+        if way in rows[0]:
+            right = [float(row[way]) for row in rows]
+            result[way] = sum(right) / len(right)
+            result[f"{way}_interval_95"] = interval(right, [row["recording"] for row in rows])
+    labels = sorted({row["label"] for row in rows})
+    first = next(way for way in WAYS if way in rows[0])
+    result["of_label"] = {
+        label: sum(row[first] for row in rows if row["label"] == label) / sum(row["label"] == label for row in rows)
+        for label in labels
+    }
+    return result | {"n_clips": len(rows), "n_recordings": len({row["recording"] for row in rows})}
+
+
+def _judged(manifest: Path, split: str | None) -> list[Clip]:
+    clips = [c for c in read_manifest(manifest) if len(c.labels) == 1 and (split is None or c.split == split)]
+    if not clips:
+        raise UsageError(f"{manifest}: no clip with a single label to judge" + (f" in split {split}" if split else ""))
+    return clips
+
+
+def _protocol(model: str, manifest: Path, split: str | None) -> dict[str, Any]:
+    return {
+        "measure": "share of clips whose one label is found, among the labels that occur in what is judged",
+        "unseen_words": {label: list(words) for label, words in UNSEEN_WORDS.items()},
+        "interval": f"bootstrap over recordings, {RESAMPLES} resamples",
+        "model": model,
+        "manifest": manifest.name,
+        "split": split,
+        "aural": __version__,
+    }

@@ -1,0 +1,199 @@
+"""Train a listener on soundscapes and recordings: labels of clips, labels of steps, and the meaning of captions.
+
+The truth about a soundscape is exact, so every step of the encoder can be told what sounds in it. The embedding learns
+by contrast with the frozen sentence encoder (InfoNCE, as in the captioner), which is how words that no caption of the
+training held are understood.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aural import spec_augment
+from aural.checkpoint import save_model
+from aural.errors import UsageError
+from aural.features import HOP_LENGTH, SAMPLE_RATE
+from aural.listening.recipes import RECIPES, Recipe
+from aural.manifest import read_manifest
+from aural.networks.listener import SYSTEM, Heard, Listener
+from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
+from aural.soundscapes.examples import Example, Examples
+from aural.soundscapes.synthesis import SYNTHESISED
+from aural.text_embedding_loss import text_embedding_loss
+from aural.training import train as run_training
+
+FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
+
+CARD = """---
+license: apache-2.0
+library_name: aural
+pipeline_tag: audio-classification
+---
+# Listener
+
+A small network that hears {n_labels} sounds, says when, and places them among the meanings of sentences. Trained from
+scratch by
+
+    {command}
+
+on soundscapes put together from {clips} and from synthesised sounds, in {steps} steps of {batch_size} clips.
+
+Labels: {labels}
+
+Limits: it knows these sounds and little else. The licence of the recordings applies to what is said of them here: carry
+their attribution along with the weights.
+"""
+
+
+def train(
+    recipe: str = "default",
+    *,
+    manifest: Path,
+    out: Path,
+    hold_out: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    steps: int | None = None,
+    precision: str | None = None,
+    progress: bool = True,
+    change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
+) -> None:
+    """Train by a recipe; ``out`` is then a model folder for ``aural.load("listening", out)``.
+
+    Args:
+        recipe: a name in ``RECIPES``.
+        manifest: recordings with labels and captions.
+        out: folder of the model.
+        hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        resume: go on where an earlier run stopped.
+        device: "auto", "cpu", "cuda", ...
+        seed: of the data, the initial weights and dropout.
+        steps: instead of the recipe's.
+        precision: "float32" or "bfloat16", instead of the recipe's.
+        progress: show a progress bar on a terminal.
+        change: what an ablation changes in the recipe.
+
+    Raises:
+        UsageError: unknown recipe, or nothing to learn from.
+    """
+    if recipe not in RECIPES:
+        raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
+    settings = change(RECIPES[recipe]())
+    run = replace(settings.train, seed=seed)
+    if steps is not None:
+        run = replace(run, steps=steps, warmup_steps=min(run.warmup_steps, steps // 2))
+    if precision is not None:
+        run = replace(run, precision=precision)  # type: ignore[arg-type]
+    clips = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
+    if not any(clip.labels and clip.captions for clip in clips):
+        raise UsageError(f"{manifest}: no clip with labels and captions to learn from")
+    labels = tuple(sorted({label for clip in clips for label in clip.labels} | set(SYNTHESISED)))
+    config = replace(settings.model, labels=labels)
+
+    torch.manual_seed(seed)
+    sentence_encoder = load_sentence_encoder(config.text_encoder)
+    config = replace(config, embedding_dim=sentence_encoder.dim)
+    listener = Listener(config)
+    module = _Training(listener, settings, RememberedSentences(sentence_encoder))
+    command = f"aural train listening --recipe {recipe} --manifest {manifest.name} --seed {seed}"
+    command += f" --hold-out {hold_out}" if hold_out else ""
+    card = CARD.format(
+        n_labels=len(labels),
+        labels=", ".join(labels),
+        command=command,
+        clips=f"{len(clips)} recordings",
+        steps=run.steps,
+        batch_size=run.batch_size,
+    )
+
+    def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
+        own = {name.removeprefix("listener."): tensor for name, tensor in weights.items()}
+        save_model(folder, system=SYSTEM, config=config, weights=own, card=card)
+
+    run_training(
+        module,
+        example=Examples(clips, settings.data, seed),
+        collate=Collate(labels),
+        counts=module.counts,
+        loss_weights=module.loss_weights,
+        config=run,
+        out=out,
+        save=save,
+        resume=resume,
+        device=None if device == "auto" else device,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Examples -> what a listener learns from."""
+
+    labels: tuple[str, ...]
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """``waveform`` (B, N), ``tags`` (B, L) of 0 and 1, ``events`` (B, L, frames) likewise, ``captions`` B strings.
+
+        ``events`` has a column every 10 ms.
+        """
+        place = {label: column for column, label in enumerate(self.labels)}
+        waveform = torch.from_numpy(np.stack([example.waveform for example in examples]))
+        n_frames = round(waveform.shape[1] / SAMPLE_RATE / FRAME_SECONDS)
+        tags = torch.zeros(len(examples), len(place))
+        events = torch.zeros(len(examples), len(place), n_frames)
+        for row, example in enumerate(examples):
+            for label in example.labels:
+                if label in place:
+                    tags[row, place[label]] = 1.0
+            for event in example.events:
+                first, last = (round(time / FRAME_SECONDS) for time in (event.start, event.end))
+                events[row, place[event.label], first : max(first + 1, last)] = 1.0
+        return {
+            "waveform": waveform,
+            "tags": tags,
+            "events": events,
+            "captions": [example.brief for example in examples],
+        }
+
+
+class _Training(nn.Module):
+    """What the loop trains: three losses over one pass through the encoder."""
+
+    def __init__(self, listener: Listener, recipe: Recipe, embed_text: RememberedSentences) -> None:
+        super().__init__()
+        self.listener = listener
+        self.recipe = recipe
+        self.embed_text = embed_text
+        self.loss_weights = {"tags": 1.0, "steps": recipe.step_weight, "contrastive": recipe.contrastive_weight}
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        fbank, mask = self.listener.fbank(batch["waveform"])
+        if self.training and self.recipe.spec_augment is not None:
+            fbank = spec_augment.apply(fbank, spec_augment.draw(self.recipe.spec_augment, *fbank.shape))
+        heard = self.listener.encode_fbank(fbank, mask)
+        said = self.embed_text(batch["captions"], fbank.device)
+        contrast = text_embedding_loss(
+            self.listener.embed(heard), said, self.recipe.temperature, duplicates_are_negatives=False
+        )
+        return {
+            "tags": F.binary_cross_entropy_with_logits(self.listener.classify(heard), batch["tags"]),
+            "steps": self._step_loss(heard, batch["events"]),
+            "contrastive": contrast,
+        }
+
+    def _step_loss(self, heard: Heard, events: Tensor) -> Tensor:
+        """A step has the labels of all that sounds in at least a tenth of it."""
+        shares = F.adaptive_avg_pool1d(events, heard.steps.shape[1]).transpose(1, 2)
+        targets = (shares > 0.1).float()
+        return F.binary_cross_entropy_with_logits(self.listener.classify_steps(heard), targets)
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        n = float(len(batch["captions"]))
+        return {"tags": n, "steps": n * batch["waveform"].shape[1], "contrastive": n}

@@ -1,0 +1,210 @@
+"""The listener: training, its model folder, the space that sounds and words share, and how it is judged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import listener
+from typer.testing import CliRunner
+
+import aural
+from aural.__main__ import app
+from aural.audio import write
+from aural.captioning.data import clean_caption
+from aural.checkpoint import load_config, load_weights, system_of
+from aural.errors import AudioError, CheckpointError, UsageError
+from aural.listening.embed import embed_audio, embed_each, embed_text, load
+from aural.listening.evaluate import UNSEEN_WORDS, evaluate, evaluate_held_out
+from aural.listening.recipes import RECIPES
+from aural.listening.train import Collate, train
+from aural.manifest import Clip, Event, write_manifest
+from aural.networks.beats import BeatsConfig
+from aural.networks.conv_encoder import ConvEncoderConfig
+from aural.networks.htsat import small as small_htsat
+from aural.networks.listener import SYSTEM, Listener, ListenerConfig
+from aural.sound_phrases import SOUNDS, captions
+from aural.soundscapes.examples import Example
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sounds")
+    generator = np.random.default_rng(0)
+    clips = []
+    for number, label in enumerate(["dog bark", "rain", "rooster", "dog bark"]):
+        path = folder / f"{number}.wav"
+        write(path, generator.standard_normal(RATE).astype(np.float32) * 0.1, RATE)
+        clips.append(
+            Clip(path, captions=captions(label), labels=(label,), split=f"fold{1 + number % 2}", source=str(number))
+        )
+    write_manifest(folder / "m.jsonl", clips)
+    return folder / "m.jsonl"
+
+
+@pytest.fixture(scope="module")
+def folder(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return listener(tmp_path_factory.mktemp("listener") / "fold1", manifest)
+
+
+def network(**encoder: object) -> Listener:
+    torch.manual_seed(0)
+    return Listener(ListenerConfig(labels=("a", "b", "c"), embedding_dim=8, embedding_hidden=16, **encoder)).eval()  # type: ignore[arg-type]
+
+
+BEATS = BeatsConfig(
+    encoder_layers=1,
+    encoder_embed_dim=16,
+    encoder_ffn_embed_dim=16,
+    encoder_attention_heads=2,
+    embed_dim=8,
+    conv_pos=4,
+    conv_pos_groups=2,
+    input_patch_size=16,
+)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [{"conv_encoder": ConvEncoderConfig(channels=(4, 4, 8, 8, 16))}, {"beats": BEATS}, {"htsat": small_htsat()}],
+    ids=["convolutions", "beats", "htsat"],
+)
+@torch.no_grad()
+def test_shapes_and_padding(encoder: dict[str, object]) -> None:
+    model = network(**encoder)
+    waveform = torch.randn(2, 5 * RATE, generator=torch.Generator().manual_seed(0)) * 0.1
+    heard = model(waveform)
+    n_steps = heard.steps.shape[1]
+    assert model.classify(heard).shape == (2, 3)
+    assert model.classify_steps(heard).shape == (2, n_steps, 3)
+    embedding = model.embed(heard)
+    assert embedding.shape == (2, 8)
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
+    alone = model(waveform[:1])
+    torch.testing.assert_close(model.classify(alone), model.classify(heard)[:1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_clip_in_a_padded_batch_is_heard_as_it_is_alone() -> None:
+    model = network(conv_encoder=ConvEncoderConfig(channels=(4, 4, 8, 8, 16)))
+    clips = [torch.randn(n, generator=torch.Generator().manual_seed(n)) * 0.1 for n in (9 * RATE, 5 * RATE, RATE)]
+    waveform = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    mask = torch.arange(waveform.shape[1]) < torch.tensor([len(clip) for clip in clips])[:, None]
+    together = model(waveform, mask)
+    for row, clip in enumerate(clips):
+        alone = model(clip[None])
+        torch.testing.assert_close(model.classify(together)[row], model.classify(alone)[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.embed(together)[row], model.embed(alone)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_exactly_one_encoder() -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        ListenerConfig(labels=("a",))
+    with pytest.raises(ValueError, match="exactly one"):
+        ListenerConfig(labels=("a",), conv_encoder=ConvEncoderConfig(), beats=BEATS)
+
+
+def test_batches_hold_what_sounds_when() -> None:
+    example = Example(
+        np.zeros(2 * RATE, np.float32), "x", "brief", ("b", "z"), (Event("b", 0.5, 1.0), Event("b", 1.999, 1.9995))
+    )
+    batch = Collate(("a", "b", "z"))([example])
+    assert batch["tags"].tolist() == [[0.0, 1.0, 1.0]]
+    assert batch["events"].shape == (1, 3, 200)
+    assert torch.nonzero(batch["events"][0, 1]).flatten().tolist()[:50] == list(range(50, 100))
+    assert batch["events"][0, 0].sum() == 0
+    assert batch["captions"] == ["brief"]
+
+
+def test_tiny_recipe_is_a_whole_road(manifest: Path, folder: Path, tmp_path: Path) -> None:
+    assert system_of(folder) == SYSTEM
+    config = load_config(folder, ListenerConfig, SYSTEM)
+    assert {"dog bark", "rain", "rooster", "beep"} <= set(config.labels)
+    assert "aural train listening --recipe tiny" in (folder / "README.md").read_text()
+    before = load_weights(folder)
+    train("tiny", manifest=manifest, out=tmp_path / "again", progress=False)
+    again = load_weights(tmp_path / "again")
+    assert all(torch.equal(before[name], again[name]) for name in before)
+    result = CliRunner().invoke(
+        app,
+        ["train", "listening", "--recipe", "tiny", "--manifest", str(manifest), "-o", str(tmp_path / "cli"), "--quiet",
+         "--hold-out", "fold1", "--steps", "2"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "rain" in load_config(tmp_path / "cli", ListenerConfig, SYSTEM).labels
+    assert "rooster" not in load_config(tmp_path / "cli", ListenerConfig, SYSTEM).labels  # it is of fold1 only
+
+
+def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, beats, htsat, tiny"):
+        train("huge", manifest=manifest, out=tmp_path / "a")
+    write_manifest(tmp_path / "empty.jsonl", [Clip(tmp_path / "x.wav", labels=("dog bark",))])
+    with pytest.raises(UsageError, match="no clip with labels and captions"):
+        train("tiny", manifest=tmp_path / "empty.jsonl", out=tmp_path / "a")
+
+
+def test_recipes_have_sizes_that_fit_together() -> None:
+    for make in RECIPES.values():
+        recipe = make()
+        with torch.device("meta"):
+            Listener(recipe.model if recipe.model.labels else ListenerConfig(labels=("a",), **_encoder(recipe.model)))
+        assert recipe.data.soundscapes.group == recipe.train.batch_size  # or batches would have to be padded
+
+
+def _encoder(config: ListenerConfig) -> dict[str, object]:
+    return {"conv_encoder": config.conv_encoder, "beats": config.beats, "htsat": config.htsat}
+
+
+def test_embeddings(folder: Path, tmp_path: Path) -> None:
+    model = load(folder)
+    generator = np.random.default_rng(1)
+    short = generator.standard_normal(RATE // 2).astype(np.float32)
+    long = generator.standard_normal(23 * RATE).astype(np.float32)
+    both = embed_audio([(short, RATE), (long, RATE)], model=model)
+    assert both.shape == (2, 384)
+    torch.testing.assert_close(both.norm(dim=1), torch.ones(2))
+    assert torch.equal(aural.embed_audio((short, RATE), model=model), both[0])
+    texts = embed_text(["a dog", "a puppy", "a helicopter"], model=model)
+    assert texts.shape == (3, 384)
+    assert texts[0] @ texts[1] > texts[0] @ texts[2]
+    assert embed_text("a dog", model=folder).shape == (384,)
+    (tmp_path / "bad.wav").write_text("no sound")
+    found = list(embed_each([(short, RATE), tmp_path / "bad.wav"], model))
+    assert torch.equal(found[0], both[0])  # type: ignore[arg-type]
+    assert isinstance(found[1], AudioError)
+
+
+def test_loading(folder: Path, tmp_path: Path) -> None:
+    assert aural.load(folder).listener.config.labels  # type: ignore[union-attr]
+    assert aural.load("listening").listener.config.labels  # type: ignore[union-attr]
+    with pytest.raises(UsageError):
+        load(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="captioning"):
+        load("captioning" if Path("captioning").is_dir() else Path(aural.__file__).parents[2] / "models" / "captioning")
+
+
+def test_scores_carry_their_protocol(manifest: Path, folder: Path) -> None:
+    found = evaluate(load(folder), manifest, split="fold1")
+    assert found["n_clips"] == 2
+    assert 0 <= found["labels_interval_95"][0] <= found["labels"] <= found["labels_interval_95"][1] <= 1
+    assert found["protocol"]["split"] == "fold1"
+    held_out = evaluate_held_out(folder.parent, manifest)
+    assert held_out["labels"] == found["labels"]
+    assert list(held_out["of_split"]) == ["fold1"]
+    with pytest.raises(UsageError, match="--hold-out"):
+        evaluate_held_out(manifest.parent, manifest)
+    with pytest.raises(UsageError, match="no clip with a single label"):
+        evaluate(load(folder), manifest, split="fold9")
+
+
+COMMON = {"a", "an", "the", "on", "of", "with", "someone", "cutting", "burning"}
+
+
+def test_unseen_words_are_in_no_caption_of_a_training() -> None:
+    said = {word for label in SOUNDS for caption in captions(label) for word in clean_caption(caption).split()}
+    for label, words in UNSEEN_WORDS.items():
+        assert label in SOUNDS
+        for phrase in words:
+            assert set(phrase.split()) - COMMON - said, phrase
