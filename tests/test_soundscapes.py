@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,7 @@ def test_examples_mix_soundscapes_and_recordings(clips: list[Clip]) -> None:
 
 
 def test_a_set_can_be_written_and_read(clips: list[Clip], tmp_path: Path) -> None:
+    clips = [replace(clip, split="a" if clip.labels == ("dog bark",) else "b") for clip in clips]
     write_manifest(tmp_path / "m.jsonl", clips)
     command = ["prepare", "soundscapes", str(tmp_path / "m.jsonl"), "-o", str(tmp_path / "set.jsonl"), "--n", "12"]
     result = CliRunner().invoke(app, [*command, "--seed", "4"])
@@ -328,6 +330,11 @@ def test_a_set_can_be_written_and_read(clips: list[Clip], tmp_path: Path) -> Non
         assert clip.events == soundscape.scene.events
         assert len(clip.captions) >= 2
         np.testing.assert_allclose(read_mono(clip.audio, SAMPLE_RATE), soundscape.waveform, atol=1e-4)
+    command = [*command[:3], "-o", str(tmp_path / "by.jsonl"), "--n", "3", "--by-split", "--seconds", "2", "3"]
+    assert CliRunner().invoke(app, [*command, "--kinds", "single,counted"]).exit_code == 0
+    halves = read_manifest(tmp_path / "by.jsonl")
+    assert [clip.split for clip in halves] == ["a"] * 3 + ["b"] * 3
+    assert all({"dog1", "dog3"} >= set((clip.source or "dog1").split("+")) for clip in halves[:3])
     asked = read_manifest(tmp_path / "set.questions.jsonl")
     assert {clip.audio for clip in asked} == {clip.audio for clip in written}
     assert all(clip.question and clip.answer for clip in asked)
@@ -335,7 +342,8 @@ def test_a_set_can_be_written_and_read(clips: list[Clip], tmp_path: Path) -> Non
 
 def test_only_some_kinds(clips: list[Clip], tmp_path: Path) -> None:
     settings = with_kinds(SoundscapeSettings(seconds=(5.0, 6.0)), ["sequence"])
-    made = prepare(clips, tmp_path / "two.jsonl", n=6, seed=0, settings=settings, split="test")
+    clips = [replace(clip, split="test") for clip in clips]
+    made = prepare(clips, tmp_path / "two.jsonl", n=6, seed=0, settings=settings, splits=["test"])
     assert all(order_of(clip.events) is not None and clip.split == "test" for clip in made)
     with pytest.raises(UsageError, match="no kind of soundscape is called 'duet'; there are single"):
         with_kinds(SoundscapeSettings(), ["duet"])

@@ -251,6 +251,12 @@ def prepare(
     kinds: Annotated[
         str | None, typer.Option(metavar="A,B", help="Soundscapes: only these kinds, such as sequence,counted.")
     ] = None,
+    seconds: Annotated[
+        tuple[float, float], typer.Option(metavar="MIN MAX", help="Soundscapes: shortest and longest.")
+    ] = (4.0, 10.0),
+    by_split: Annotated[
+        bool, typer.Option("--by-split", help="Soundscapes: N of each split, from its own recordings only.")
+    ] = False,
     soundfont: Annotated[Path | None, typer.Option(metavar="FILE", help="Music: a General MIDI soundfont.")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -263,7 +269,8 @@ def prepare(
                 "one corpus to the other first"
             )
         if corpus == "soundscapes":
-            _prepare_soundscapes(folders[0], out, n=n, seed=seed, kinds=kinds, split=split, quiet=quiet)
+            settings = (kinds.split(",") if kinds else None, seconds, by_split)
+            _prepare_soundscapes(folders[0], out, *settings, n=n, seed=seed, split=split, quiet=quiet)
         else:
             _prepare_mixups(folders[0], out, n=n, seed=seed, split=split, fluency=fluency, quiet=quiet)
         return
@@ -288,17 +295,32 @@ def prepare(
 
 
 def _prepare_soundscapes(
-    manifest: Path, out: Path, *, n: int, seed: int, kinds: str | None, split: str | None, quiet: bool
+    manifest: Path,
+    out: Path,
+    kinds: list[str] | None,
+    seconds: tuple[float, float],
+    by_split: bool,
+    *,
+    n: int,
+    seed: int,
+    split: str | None,
+    quiet: bool,
 ) -> None:
     """Sounds on a timeline, from the recordings of a manifest and from synthesised ones, with their exact truth."""
+    from dataclasses import replace
+
     from aural.manifest import read_manifest
     from aural.soundscapes.compose import SoundscapeSettings
     from aural.soundscapes.prepare import prepare as make, with_kinds
 
-    settings = with_kinds(SoundscapeSettings(), kinds.split(",")) if kinds else SoundscapeSettings()
+    if not 0.5 <= seconds[0] <= seconds[1]:
+        raise UsageError(f"--seconds {seconds[0]:g} {seconds[1]:g}: give the shortest first, 0.5 or more")
+    settings = replace(SoundscapeSettings(), seconds=seconds)
+    settings = with_kinds(settings, kinds) if kinds else settings
     clips = [clip for clip in read_manifest(manifest) if split is None or clip.split == split]
-    with _progress(n, quiet, prints=False) as advance:
-        made = make(clips, out, n=n, seed=seed, settings=settings, split=split, advance=advance)
+    splits = sorted({clip.split for clip in clips if clip.split}) if by_split else [split]
+    with _progress(n * len(splits), quiet, prints=False) as advance:
+        made = make(clips, out, n=n, seed=seed, settings=settings, splits=splits, advance=advance)
     _say(f"wrote {out}: {len(made)} soundscapes, with questions in {out.with_suffix('.questions.jsonl')}", quiet)
 
 

@@ -38,10 +38,10 @@ def prepare(
     n: int,
     seed: int = 0,
     settings: SoundscapeSettings | None = None,
-    split: str | None = None,
+    splits: Sequence[str | None] = (None,),
     advance: Callable[[], None] = lambda: None,
 ) -> list[Clip]:
-    """Render soundscapes 0 .. n-1 of a seed beside their manifest, ``M.jsonl``.
+    """Render soundscapes 0 .. n-1 of a seed beside their manifest, ``M.jsonl``; for each split, if there are several.
 
     ``M/`` holds the sounds (FLAC, 16 kHz), ``M.jsonl`` a line for each with captions, labels and events,
     ``M.questions.jsonl`` a line for each question.
@@ -49,40 +49,52 @@ def prepare(
     Args:
         clips: recordings to make them from; there may be none.
         manifest: the manifest to write.
-        n: how many.
+        n: how many, of each split.
         seed: of the set.
         settings: what is drawn.
-        split: written to every line.
+        splits: each is made of its own recordings only, and its name is written to its lines; None: of all clips.
         advance: called after each soundscape.
 
     Returns:
         The lines of the manifest.
     """
-    soundscapes = Soundscapes(clips, settings or SoundscapeSettings(), seed)
     folder = manifest.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[Clip] = []
     asked: list[Clip] = []
-    for index in range(n):
-        advance()
-        soundscape = soundscapes(index)
-        scene = soundscape.scene
-        generator = np.random.default_rng([seed, 3, index])
-        audio = folder / f"{index:06d}.flac"
-        write(audio, soundscape.waveform, SAMPLE_RATE)
-        clip = Clip(
-            audio,
-            captions=captions(scene, CAPTIONS, generator),
-            labels=scene.labels,
-            events=scene.events,
-            split=split,
-            source="+".join(sorted(scene.sources)) or None,
-        )
-        lines.append(clip)
-        asked += [
-            Clip(audio, labels=(question.kind,), question=question.question, answer=question.answer, split=split)
-            for question in questions(scene, generator)
-        ]
+    for split in splits:
+        own = [clip for clip in clips if split is None or clip.split == split]
+        soundscapes = Soundscapes(own, settings or SoundscapeSettings(), seed)
+        for index in range(n):
+            scene_lines = _written(
+                soundscapes, index, folder / f"{split + '-' if split else ''}{index:06d}.flac", split
+            )
+            lines.append(scene_lines[0])
+            asked += scene_lines[1:]
+            advance()
     write_manifest(manifest, lines)
     write_manifest(manifest.with_suffix(".questions.jsonl"), asked)
     return lines
+
+
+def _written(soundscapes: Soundscapes, index: int, audio: Path, split: str | None) -> list[Clip]:
+    """Write one soundscape; its line in the manifest, and a line for each question about it."""
+    soundscape = soundscapes(index)
+    scene = soundscape.scene
+    generator = np.random.default_rng([soundscapes.seed, 3, index])
+    write(audio, soundscape.waveform, SAMPLE_RATE)
+    about = Clip(
+        audio,
+        captions=captions(scene, CAPTIONS, generator),
+        labels=scene.labels,
+        events=scene.events,
+        split=split,
+        source="+".join(sorted(scene.sources)) or None,
+    )
+    return [
+        about,
+        *(
+            Clip(audio, labels=(question.kind,), question=question.question, answer=question.answer, split=split)
+            for question in questions(scene, generator)
+        ),
+    ]
