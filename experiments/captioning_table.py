@@ -160,7 +160,7 @@ def table(out: Path) -> str:
             lines.append(
                 f"| {head} | {method} | {len(some)} | {mean('recordings', 'right')} | {low:.3f} to {high:.3f} "
                 f"| {mean('recordings', 'exact')} | {mean('two sounds', 'events', 'f1')} "
-                f"| {mean('two sounds', 'order', 'accuracy')} | {mean('counts', 'count', 'accuracy')} "
+                f"| {mean('two sounds', 'order', 'where_named')} | {mean('counts', 'count', 'accuracy')} "
                 f"| {mean('noise, silence', 'exact')} | {mean('recordings', 'fluent')} |"
             )
     return "\n".join(lines)

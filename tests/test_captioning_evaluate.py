@@ -6,7 +6,7 @@ import pytest
 
 from aural.captioning.evaluate import Judged, evaluate, evaluate_held_out, score
 from aural.errors import UsageError
-from aural.manifest import Clip, write_manifest
+from aural.manifest import Clip, Event, write_manifest
 
 
 def judged(caption: str, *labels: str, source: str = "s") -> Judged:
@@ -65,3 +65,41 @@ def test_nothing_to_judge_is_an_error(tmp_path: Path) -> None:
         evaluate(None, tmp_path / "m.jsonl")  # type: ignore[arg-type]  # it must not come so far as to use the model
     with pytest.raises(UsageError, match="--hold-out"):
         evaluate_held_out(tmp_path, tmp_path / "m.jsonl")
+
+
+def scene(caption: str, *events: Event) -> Judged:
+    labels = tuple(dict.fromkeys(event.label for event in events))
+    return Judged(Clip(audio=Path("s.wav"), labels=labels, events=events, source="s"), caption)
+
+
+def test_order_and_counts_by_hand() -> None:
+    dog, rain = Event("dog bark", 0.0, 0.4), Event("rain", 2.0, 5.0, single=False)
+    beeps = [Event("beep", start, start + 0.2) for start in (0.0, 1.0, 2.0)]
+    found = score(
+        [
+            scene("a dog barks once and then rain falls", dog, rain),
+            scene("rain falls after a dog barks twice", dog, rain),
+            scene("rain falls while a dog barks once", dog, rain),  # no order is stated
+            scene("a rooster crows before rain falls", dog, rain),  # another sound
+            scene("three beeps can be heard", *beeps),
+            scene("a device beeps", *beeps),  # no number is stated
+        ]
+    )
+    assert found["order"]["accuracy"] == 0.5
+    assert found["order"]["where_named"] == pytest.approx(2 / 3)
+    assert (found["order"]["n"], found["order"]["n_named"]) == (4, 3)
+    assert found["count"]["accuracy"] == 0.5
+    assert found["count"]["of_number"] == {1: 0.5, 3: 0.5}
+    assert (found["count"]["n"], found["count"]["n_named"]) == (6, 5)
+    assert found["events"]["precision"] == pytest.approx(9 / 10)
+    assert found["events"]["recall"] == pytest.approx(9 / 10)
+    assert found["fluent"] == 1.0
+
+
+def test_reference_captions_are_scored_when_all_have_them() -> None:
+    said = [("rain falls", "rain is falling"), ("a rooster crows", "the call of a rooster")]
+    clips = [Clip(Path(f"{n}.wav"), labels=("rain",), captions=captions) for n, captions in enumerate(said)]
+    found = score([Judged(clips[0], "rain is falling"), Judged(clips[1], "a dog barks")])
+    assert 0 < found["caption_scores"]["bleu_1"] < 1
+    assert found["caption_scores"]["cider_d"] > 0
+    assert "spider" not in found["caption_scores"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aural.networks.conv_encoder import MIN_SAMPLES, ConvEncoder, ConvEncoderConfig
+from aural.networks.conv_encoder import MIN_SAMPLES, ConvEncoder, ConvEncoderConfig, counts_so_far
 
 
 def network() -> ConvEncoder:
@@ -72,3 +72,26 @@ def test_every_parameter_learns() -> None:
     encoder = network().train()
     encoder(torch.randn(2, 16000)).hidden.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
+@torch.no_grad()
+def test_counts_so_far_by_hand() -> None:
+    sounding = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 0.0, 1.0])[None, :, None]
+    assert (4 * counts_so_far(sounding)).flatten().tolist() == [0, 1, 1, 1, 1.5, 2, 2, 3]
+
+
+@torch.no_grad()
+def test_labels_of_steps_are_handed_on_and_padding_changes_nothing() -> None:
+    torch.manual_seed(0)
+    encoder = ConvEncoder(ConvEncoderConfig(channels=(4, 4, 8, 8, 16), labels=("dog", "rain"))).eval()
+    assert encoder.config.width == 20
+    waveform = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
+    alone = encoder(waveform)
+    assert alone.hidden.shape[2] == 20
+    assert torch.equal(alone.hidden[..., :16], alone.features)
+    sounding = (2 * encoder.step_classifier(alone.features)).sigmoid()  # type: ignore[misc]
+    torch.testing.assert_close(alone.hidden[..., 16:18], sounding)
+    padded = encoder(torch.nn.functional.pad(waveform, (0, 8000)), torch.arange(24000)[None] < 16000)
+    n_steps = alone.hidden.shape[1]
+    torch.testing.assert_close(padded.hidden[:, :n_steps], alone.hidden, atol=1e-5, rtol=1e-5)
+    assert padded.hidden[:, n_steps:].abs().max() == 0

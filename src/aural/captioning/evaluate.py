@@ -183,34 +183,46 @@ def _events(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def _order_and_counts(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Order of two sounds and number of single events, where the truth has such."""
+    """Order of two sounds and number of single events, where the truth has such.
+
+    ``accuracy`` is over all such clips; ``where_named`` over those whose caption names the sounds in question, which is
+    how well order and number are heard, apart from what the sounds are.
+    """
     result: dict[str, Any] = {}
     ordered = [(one, right) for one in judged if (right := order_right(one.reading, one.clip.events)) is not None]
     if ordered:
-        flags = [right for _, right in ordered]
-        result["order"] = {
-            "accuracy": _share(flags),
-            "interval_95": _interval([one for one, _ in ordered], flags),
-            "n": len(flags),
-        }
+        named = [one.right for one, _ in ordered]
+        result["order"] = _accuracy([one for one, _ in ordered], [right for _, right in ordered], named)
     counted = [
-        (one, number, right)
+        (one, label, number, right)
         for one in judged
-        for number, right in counts_right(one.reading, one.clip.events).values()
+        for label, (number, right) in counts_right(one.reading, one.clip.events).items()
         if 1 <= number <= 4
     ]
     if counted:
-        flags = [right for _, _, right in counted]
-        result["count"] = {
-            "accuracy": _share(flags),
-            "interval_95": _interval([one for one, _, _ in counted], flags),
-            "n": len(flags),
+        flags = [right for _, _, _, right in counted]
+        named = [label in one.reading.labels for one, label, _, _ in counted]
+        result["count"] = _accuracy([one for one, *_ in counted], flags, named) | {
             "of_number": {
-                number: _share([right for _, truth, right in counted if truth == number])
-                for number in sorted({truth for _, truth, _ in counted})
-            },
+                number: _share([right for _, _, truth, right in counted if truth == number])
+                for number in sorted({truth for _, _, truth, _ in counted})
+            }
         }
     return result
+
+
+def _accuracy(judged: Sequence[Judged], right: Sequence[bool], named: Sequence[bool]) -> dict[str, Any]:
+    """Share of right ones over all, and over those where the sounds are named."""
+    some = [(one, flag) for one, flag, is_named in zip(judged, right, named, strict=True) if is_named]
+    found: dict[str, Any] = {"accuracy": _share(right), "interval_95": _interval(judged, right), "n": len(right)}
+    if some:
+        flags = [flag for _, flag in some]
+        found |= {
+            "where_named": _share(flags),
+            "where_named_interval_95": _interval([one for one, _ in some], flags),
+            "n_named": len(flags),
+        }
+    return found
 
 
 def _labelled(manifest: Path, split: str | None) -> list[Clip]:

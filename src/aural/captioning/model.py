@@ -88,7 +88,7 @@ class CaptionerConfig:
         if self.beats is not None:
             return self.beats.encoder_embed_dim
         assert self.conv_encoder is not None
-        return self.conv_encoder.channels[-1]
+        return self.conv_encoder.width
 
     @property
     def pad_token_id(self) -> int:

@@ -213,7 +213,7 @@ def load_encoder(folder: Path, model: CaptionerConfig) -> tuple[BEATs | ConvEnco
         load_into(listener, load_weights(folder))
         if not isinstance(listener.encoder, ConvEncoder):
             raise CheckpointError(f"{folder}: its encoder is not a convolutional one, which this recipe is for")
-        return listener.encoder, replace(model, conv_encoder=config.conv_encoder)
+        return listener.encoder, replace(model, conv_encoder=listener.encoder.config)
     beats = BEATs.from_checkpoint(folder)
     return beats, replace(model, beats=beats.config)
 

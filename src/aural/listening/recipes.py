@@ -39,7 +39,7 @@ def default() -> Recipe:
     """The embedded default: a convolutional encoder, about 20 minutes on one core in bfloat16."""
     batch_size = 32
     train = TrainConfig(
-        steps=1800,
+        steps=1600,
         batch_size=batch_size,
         learning_rate=2e-3,
         warmup_steps=150,
@@ -51,7 +51,7 @@ def default() -> Recipe:
         seconds=(4.0, 8.0),
         group=batch_size,
         kinds=(
-            *(("single", 0.25), ("counted", 0.12), ("sequence", 0.22), ("overlap", 0.25), ("background", 0.1)),
+            *(("single", 0.2), ("counted", 0.2), ("sequence", 0.22), ("overlap", 0.22), ("background", 0.1)),
             *(("noise", 0.03), ("silence", 0.03)),
         ),
     )

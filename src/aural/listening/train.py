@@ -189,10 +189,9 @@ class _Training(nn.Module):
         }
 
     def _step_loss(self, heard: Heard, events: Tensor) -> Tensor:
-        """A step has the labels of all that sounds in at least a tenth of it."""
+        """Of each step, the share that each label fills: the pause between two barks is not to be smoothed over."""
         shares = F.adaptive_avg_pool1d(events, heard.steps.shape[1]).transpose(1, 2)
-        targets = (shares > 0.1).float()
-        return F.binary_cross_entropy_with_logits(self.listener.classify_steps(heard), targets)
+        return F.binary_cross_entropy_with_logits(self.listener.classify_steps(heard), shares)
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
         n = float(len(batch["captions"]))

@@ -4,11 +4,10 @@ With a few hundred recordings to learn from, convolutions, which already know th
 time or pitch, hear better than a patch transformer of the same cost. It offers the same two methods as
 :class:`aural.networks.beats.BEATs` (``fbank`` and ``encode_fbank``), so either can stand at the head of the captioner.
 
-Shapes: B clips, N samples, T fbank frames (100 a second), F mel bands, S output steps (6.25 a second), D channels.
+Shapes: B clips, N samples, T fbank frames (100 a second), F mel bands, S output steps (12.5 a second), D channels.
 Masks are True where the clip is real and False where it is padding.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from aural.features import FBANK_STD, beats_fbank, frame_count
 
-TIME_STRIDE = 16
+TIME_STRIDE = 8
 """fbank frames (10 ms each) per output step."""
 
 MIN_SAMPLES = 400 + (TIME_STRIDE - 1) * 160
@@ -33,24 +32,32 @@ LOWEST_LEVEL = -0.66
 what is left in them is the silence of a recorder, and should look like silence."""
 
 
+SHARPNESS = 2.0
+"""Factor on the logits of the steps' labels, so that a sound is either there or not."""
+
+
 @dataclass(frozen=True)
 class ConvEncoderConfig:
     """Sizes of :class:`ConvEncoder`; kept with the weights."""
 
     channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 192)
+    labels: tuple[str, ...] = ()
+    """What each step is said to hold; empty: no such head."""
 
     @property
     def width(self) -> int:
-        """D, channels of an output step."""
-        return self.channels[-1]
+        """D, channels of an output step: features, and for each label its probability and its count so far."""
+        return self.channels[-1] + 2 * len(self.labels)
 
 
 @dataclass(frozen=True)
 class ConvEncoderOutput:
     hidden: Tensor
-    """(batch, steps, channels[-1])"""
+    """(batch, steps, D): features, label probabilities, label counts; no gradient flows through the latter two."""
     mask: Tensor
     """(batch, steps), True = real"""
+    features: Tensor
+    """(batch, steps, channels[-1])"""
 
 
 class ConvNorm(nn.Module):
@@ -80,7 +87,7 @@ class ResidualBlock(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Log-mel filterbank -> five convolution stages -> one vector per 160 ms."""
+    """Log-mel filterbank -> five convolution stages -> one vector per 80 ms."""
 
     def __init__(self, config: ConvEncoderConfig) -> None:
         super().__init__()
@@ -89,8 +96,9 @@ class ConvEncoder(nn.Module):
         self.stem = ConvNorm(1, c[0])
         self.stage1 = ConvNorm(c[0], c[1], 2)
         self.stage2 = ConvNorm(c[1], c[2], 2)
-        self.stage3 = ResidualBlock(c[2], c[3], (2, 2))
+        self.stage3 = ResidualBlock(c[2], c[3], (1, 2))
         self.stage4 = ResidualBlock(c[3], c[4], (1, 2))
+        self.step_classifier = nn.Linear(c[4], len(config.labels)) if config.labels else None
 
     def max_samples(self, n_steps: int) -> int:
         """Longest clip, in samples, that gives at most n_steps output steps."""
@@ -119,7 +127,7 @@ class ConvEncoder(nn.Module):
     def encode_fbank(
         self, fbank: Tensor, mask: Tensor | None = None, tapped_layer: int | None = None
     ) -> ConvEncoderOutput:
-        """(batch, frames, 128) -> hidden (batch, ceil(frames // 2 / 8), D). A padded clip gives what it gives alone."""
+        """(batch, frames, 128) -> hidden (batch, ceil(frames // 2 / 4), D). A padded clip gives what it gives alone."""
         if tapped_layer is not None:
             raise ValueError("a ConvEncoder has one output: leave tapped_layer at None")
         if mask is None:
@@ -133,14 +141,29 @@ class ConvEncoder(nn.Module):
             lengths = (lengths + 1) // 2
             x = stage(x)
             x = x * (real := _real(lengths, x))
-        lengths = (lengths + 1) // 2
-        x = self.stage3(x, _real(lengths, torch.empty(len(x), 1, math.ceil(x.shape[2] / 2), 1, device=x.device)))
-        x = self.stage4(x, real := _real(lengths, x))
-        return ConvEncoderOutput(x.mean(3).transpose(1, 2), real[:, 0, :, 0].bool())
+        x = self.stage4(self.stage3(x, real), real)
+        features, mask = x.mean(3).transpose(1, 2), real[:, 0, :, 0].bool()
+        if self.step_classifier is None:
+            return ConvEncoderOutput(features, mask, features)
+        with torch.no_grad():
+            real_steps = mask[..., None]
+            sounding = (SHARPNESS * self.step_classifier(features).float()).sigmoid() * real_steps
+            said = torch.cat([sounding, counts_so_far(sounding) * real_steps], dim=2)
+        hidden = torch.cat([features, said.to(features.dtype)], dim=2)
+        return ConvEncoderOutput(hidden, mask, features)
 
     def forward(self, waveform: Tensor, mask: Tensor | None = None) -> ConvEncoderOutput:
         """(batch, samples) at 16 kHz -> :class:`ConvEncoderOutput`."""
         return self.encode_fbank(*self.fbank(waveform, mask))
+
+
+def counts_so_far(sounding: Tensor) -> Tensor:
+    """Probabilities of labels (batch, steps, labels) -> how often each has set in up to each step, a quarter for each.
+
+    Attention averages, and an average does not know how many there were; a running sum does.
+    """
+    before = F.pad(sounding, (0, 0, 1, 0))[:, :-1]
+    return (sounding - before).clamp_min(0).cumsum(1) / 4
 
 
 def _level(fbank: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ with sentence embeddings by cosine. All other systems take the encoder alone, or
 Shapes: B clips, N samples at 16 kHz, S steps, D encoder width, L labels, K width of the sentence embeddings.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from aural.features import SAMPLE_RATE
 from aural.networks.beats import BEATs, BeatsConfig
-from aural.networks.conv_encoder import ConvEncoder, ConvEncoderConfig
+from aural.networks.conv_encoder import ConvEncoder, ConvEncoderConfig, ConvEncoderOutput
 from aural.networks.htsat import Htsat, HtsatConfig
 
 SYSTEM = "listening"
@@ -49,7 +49,7 @@ class Heard:
     """What a listener makes of a batch of clips."""
 
     steps: Tensor
-    """(B, S, D), the encoder's output."""
+    """(B, S, D), the encoder's features."""
     mask: Tensor
     """(B, S), True = real."""
     pooled: Tensor
@@ -64,8 +64,8 @@ class Listener(nn.Module):
         self.config = config
         self.encoder: ConvEncoder | BEATs | Htsat
         if config.conv_encoder is not None:
-            self.encoder = ConvEncoder(config.conv_encoder)
-            width = config.conv_encoder.width
+            self.encoder = ConvEncoder(replace(config.conv_encoder, labels=config.labels))
+            width = config.conv_encoder.channels[-1]
         elif config.beats is not None:
             self.encoder = BEATs(config.beats)
             width = config.beats.encoder_embed_dim
@@ -75,7 +75,8 @@ class Listener(nn.Module):
             width = config.htsat.width
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(2 * width, len(config.labels))
-        self.step_classifier = nn.Linear(width, len(config.labels))
+        if config.conv_encoder is None:  # that encoder has one itself, and hands on what it says
+            self.step_classifier = nn.Linear(width, len(config.labels))
         self.projection = nn.Sequential(
             nn.Linear(2 * width, config.embedding_hidden),
             nn.GELU(),
@@ -99,7 +100,7 @@ class Listener(nn.Module):
     def encode_fbank(self, fbank: Tensor, mask: Tensor | None = None) -> Heard:
         """The encoder's features and their mask -> steps and pooled features."""
         output = self.encoder.encode_fbank(fbank, mask)
-        steps, mask = output.hidden, output.mask
+        steps, mask = output.features if isinstance(output, ConvEncoderOutput) else output.hidden, output.mask
         if mask is None:
             mask = torch.ones(steps.shape[:2], dtype=torch.bool, device=steps.device)
         if isinstance(self.encoder, BEATs):  # a token for each patch of time and frequency
@@ -121,7 +122,9 @@ class Listener(nn.Module):
 
     def classify_steps(self, heard: Heard) -> Tensor:
         """Logits (B, S, L): the same for each step."""
-        return self.step_classifier(self.dropout(heard.steps))
+        head = self.encoder.step_classifier if isinstance(self.encoder, ConvEncoder) else self.step_classifier
+        assert head is not None
+        return head(self.dropout(heard.steps))
 
     def embed(self, heard: Heard) -> Tensor:
         """(B, K) of unit length, to be compared with sentence embeddings by their product."""

@@ -42,7 +42,7 @@ class SoundscapeSettings:
     """This many soundscapes in a row have the same length, so that a batch of them needs no padding."""
     kinds: tuple[tuple[Kind, float], ...] = (
         ("single", 0.2),
-        ("counted", 0.2),
+        ("counted", 0.24),
         ("rhythm", 0.04),
         ("sequence", 0.28),
         ("overlap", 0.12),
