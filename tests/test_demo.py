@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aural.captioning.caption import caption
-from aural.demo import EXAMPLES, demo
+from aural.demo import EXAMPLES, N_SOUNDSCAPES, demo
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 FETCHING = {"src", "srcset", "href", "poster", "data", "action", "background"}
@@ -55,7 +55,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_recording_has_its_sound_its_picture_and_its_caption(tour: tuple[Path, str]) -> None:
     clips = sorted(EXAMPLES.glob("*.ogg"))
     page = Page(tour[0].read_text(encoding="utf-8"))
-    assert clips and page.counts["article"] == page.counts["audio"] == page.counts["img"] == len(clips)
+    assert clips and page.counts["article"] == page.counts["audio"] == page.counts["img"] == len(clips) + N_SOUNDSCAPES
     for clip, result in zip(clips, caption([*clips], seed=0), strict=True):
         assert clip.name in page.texts and clip.name in tour[1]
         assert page.texts.count(result.text) >= 2  # said, and listed among the captions considered
@@ -63,6 +63,7 @@ def test_every_recording_has_its_sound_its_picture_and_its_caption(tour: tuple[P
         best = result.candidates[0]
         for number in (best.log_likelihood, best.similarity, best.score):
             assert f"{number:+.2f}" in page.texts and f"{number:+.2f}" in tour[1]
+    assert len([text for text in page.texts if text.startswith("truth: ")]) == N_SOUNDSCAPES
     sounds = [source for source in page.fetched if source.startswith("data:audio/ogg;base64,")]
     assert [base64.b64decode(source.partition(",")[2]) for source in sounds] == [clip.read_bytes() for clip in clips]
 

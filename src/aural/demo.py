@@ -10,16 +10,22 @@ import math
 from html import escape
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aural import __version__
-from aural.audio import read_mono
-from aural.captioning.caption import Candidate, Caption, caption, load
+from aural.audio import read_mono, write
+from aural.captioning.caption import Candidate, Caption, CaptioningModel, caption, load
 from aural.checkpoint import write_whole
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE, kaldi_fbank
+from aural.manifest import Clip
+from aural.soundscapes import wording
+from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
+from aural.soundscapes.prepare import with_kinds
 
 EXAMPLES = Path(__file__).with_name("examples")
 PAGE = Path(__file__).with_name("demo.html")
@@ -28,6 +34,16 @@ TICKS_HZ = (250, 500, 1000, 2000, 4000)
 RANGE_DB = 70.0  # what is softer than the loudest spot by more than this is drawn black
 SHOWN = 6
 """How many candidates the page lists for a clip."""
+N_SOUNDSCAPES = 4
+LABELS = {
+    "baby_cry": "baby cry",
+    "dog_bark": "dog bark",
+    "rain": "rain",
+    "rooster": "rooster",
+    "sea_waves": "sea waves",
+    "sneeze": "person sneeze",
+}
+"""What the bundled recordings are, for soundscapes."""
 
 
 def demo(out: Path, *, device: str = "auto", seed: int = 0, offline: bool = False) -> Path:
@@ -48,7 +64,8 @@ def demo(out: Path, *, device: str = "auto", seed: int = 0, offline: bool = Fals
     clips = sorted(EXAMPLES.glob("*.ogg"))
     if not clips:
         raise UsageError(f"the example recordings are missing from {EXAMPLES}: install aural again")
-    sections = [_captioning(clips, device=device, seed=seed, offline=offline)]
+    captioner = load(device=device, offline=offline)
+    sections = [_captioning(clips, captioner, seed), _soundscapes(clips, captioner, seed)]
 
     out.mkdir(parents=True, exist_ok=True)
     page = out / "index.html"
@@ -63,9 +80,8 @@ def demo(out: Path, *, device: str = "auto", seed: int = 0, offline: bool = Fals
     return page
 
 
-def _captioning(clips: list[Path], *, device: str, seed: int, offline: bool) -> str:
+def _captioning(clips: list[Path], captioner: CaptioningModel, seed: int) -> str:
     """Caption the clips; print them, and return their part of the page."""
-    captioner = load(device=device, offline=offline)
     found = caption([*clips], model=captioner, seed=seed)
     width = max(len(clip.name) for clip in clips)
     print(f"aural caption --candidates {EXAMPLES}\n")
@@ -76,7 +92,8 @@ def _captioning(clips: list[Path], *, device: str, seed: int, offline: bool) -> 
             scores = f"log-likelihood {each.log_likelihood:+.2f}, similarity {each.similarity:+.2f}"
             print(f"  {'':{width}}    {each.score:+.2f} ({scores})  {each.caption}")
         print(flush=True)
-        articles.append(_article(clip, result))
+        waveform = torch.from_numpy(read_mono(clip, SAMPLE_RATE))
+        articles.append(_article(clip.name, waveform, _data_uri("audio/ogg", clip.read_bytes()), result))
     return "\n".join(
         [
             "<section>",
@@ -88,16 +105,42 @@ def _captioning(clips: list[Path], *, device: str, seed: int, offline: bool) -> 
     )
 
 
-def _article(clip: Path, result: Caption) -> str:
-    """One recording with its picture, its player, its caption and the captions that were considered."""
-    waveform = torch.from_numpy(read_mono(clip, SAMPLE_RATE))
+def _soundscapes(clips: list[Path], captioner: CaptioningModel, seed: int) -> str:
+    """Put the clips on timelines, beside synthesised sounds, and compare what is heard with what is there."""
+    material = [Clip(clip, labels=(LABELS[clip.stem],)) for clip in clips if clip.stem in LABELS]
+    soundscapes = Soundscapes(material, with_kinds(SoundscapeSettings(), ["sequence", "counted"]), seed)
+    print("soundscapes of these recordings and of synthesised sounds\n")
+    articles = []
+    for index in range(N_SOUNDSCAPES):
+        soundscape = soundscapes(index)
+        truth = wording.caption(soundscape.scene, np.random.default_rng([seed, index]))
+        result = caption((soundscape.waveform, SAMPLE_RATE), model=captioner, seed=seed)
+        print(f"  is     {truth}\n  heard  {result.text}\n", flush=True)
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "soundscape.flac"
+            write(file, soundscape.waveform, SAMPLE_RATE)
+            sound = _data_uri("audio/flac", file.read_bytes())
+        articles.append(_article(f"truth: {truth}", torch.from_numpy(soundscape.waveform), sound, result))
+    return "\n".join(
+        [
+            "<section>",
+            "<h2>Soundscapes: <code>aural prepare soundscapes</code></h2>",
+            "<p>Sounds on a timeline, so that the truth is known exactly: which, in which order, how many.</p>",
+            *articles,
+            "</section>",
+        ]
+    )
+
+
+def _article(name: str, waveform: Tensor, sound: str, result: Caption) -> str:
+    """One sound with its picture, its player, its caption and the captions that were considered."""
     return f"""<article>
 <figure>
-<img alt="Spectrogram of {escape(clip.name)}" src="{_data_uri("image/png", _spectrogram(waveform))}">
-<audio controls preload="metadata" src="{_data_uri("audio/ogg", clip.read_bytes())}"></audio>
+<img alt="Spectrogram of {escape(name)}" src="{_data_uri("image/png", _spectrogram(waveform))}">
+<audio controls preload="metadata" src="{sound}"></audio>
 </figure>
 <div>
-<h3><code>{escape(clip.name)}</code></h3>
+<h3><code>{escape(name)}</code></h3>
 <blockquote>{escape(result.text)}</blockquote>
 <div class="scores">
 <table>
