@@ -32,8 +32,8 @@ LOWEST_LEVEL = -0.66
 what is left in them is the silence of a recorder, and should look like silence."""
 
 
-SHARPNESS = 2.0
-"""Factor on the logits of the steps' labels, so that a sound is either there or not."""
+SHARPNESS, SHARPNESS_OF_ANY = 2.0, 4.0
+"""Factors on the logits of each label of a step, and of any label at all, so that a sound is either there or not."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class ConvEncoderConfig:
 
     @property
     def width(self) -> int:
-        """D, channels of an output step: features, and for each label its probability and its count so far."""
-        return self.channels[-1] + 2 * len(self.labels)
+        """D, channels of an output step: features; of each label, and of any, the probability and the count so far."""
+        return self.channels[-1] + (2 * (len(self.labels) + 1) if self.labels else 0)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ConvEncoder(nn.Module):
             return ConvEncoderOutput(features, mask, features)
         with torch.no_grad():
             real_steps = mask[..., None]
-            sounding = (SHARPNESS * self.step_classifier(features).float()).sigmoid() * real_steps
+            sounding = what_sounds(self.step_classifier(features).float()) * real_steps
             said = torch.cat([sounding, counts_so_far(sounding) * real_steps], dim=2)
         hidden = torch.cat([features, said.to(features.dtype)], dim=2)
         return ConvEncoderOutput(hidden, mask, features)
@@ -155,6 +155,16 @@ class ConvEncoder(nn.Module):
     def forward(self, waveform: Tensor, mask: Tensor | None = None) -> ConvEncoderOutput:
         """(batch, samples) at 16 kHz -> :class:`ConvEncoderOutput`."""
         return self.encode_fbank(*self.fbank(waveform, mask))
+
+
+def what_sounds(logits: Tensor) -> Tensor:
+    """Logits of labels (batch, steps, L) -> probabilities (batch, steps, L + 1), pushed apart; the last of any label.
+
+    What it is may be uncertain where it is certain that something is: events are counted by the last even then.
+    """
+    nothing = F.logsigmoid(-logits).sum(2, keepdim=True)  # log of the probability that no label sounds
+    any_label = torch.log(-torch.expm1(nothing.clamp_max(-1e-6))) - nothing
+    return torch.cat([SHARPNESS * logits, SHARPNESS_OF_ANY * any_label], dim=2).sigmoid()
 
 
 def counts_so_far(sounding: Tensor) -> Tensor:
