@@ -2,8 +2,8 @@
 
 A recording longer than the model hears at once is covered whole by windows of equal length; nothing is cropped. The
 default method is the paper's (Wu et al. 2023): draw candidates by nucleus sampling and choose by 0.3 x log-likelihood +
-0.7 x similarity of the audio and sentence embeddings. Every window draws from a generator of its own, so that the
-result depends on the seed and the sound, not on what else is in the batch.
+0.7 x similarity of the audio and sentence embeddings, passing over what is no grammatical sentence. Every window draws
+from a generator of its own, so that the result depends on the seed and the sound, not on what else is in the batch.
 """
 
 import os
@@ -25,6 +25,7 @@ from aural.captioning.tokenizer import load_tokenizer
 from aural.checkpoint import find_model, load_config, load_into, load_weights, uninitialised
 from aural.device import choose_device
 from aural.errors import AuralError, UsageError
+from aural.fluency import is_flawed
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.padding import pad
 
@@ -62,7 +63,7 @@ class Caption:
     text: str
     score: float
     candidates: tuple[Candidate, ...]
-    """Best first."""
+    """The chosen one, then the others by score."""
     start: float | None = None
     """Seconds; None where the caption is for the whole sound."""
     end: float | None = None
@@ -301,17 +302,21 @@ def _caption_windows(
         config = config if method == "hybrid" else replace(config, candidates=1)
         # every window of a sound has a seed of its own, whatever stands beside it in the batch
         drawn = nucleus(members, config, [seed + 1_000_003 * piece.number for piece in pieces])
-    choices = choose(members, drawn, model.tokenizer, model.embed_text) if method == "hybrid" else None
+    choices = None
+    if method == "hybrid":
+        choices = choose(members, drawn, model.tokenizer, model.embed_text, is_flawed=is_flawed)
     captions = []
     for i, piece in enumerate(pieces):
         assert piece.window is not None
         if choices is not None:
-            candidates = tuple(Candidate(**vars(ranked)) for ranked in choices[i].ranked)
+            best = choices[i].best
+            ranked = sorted(choices[i].ranked, key=lambda one: one is not best)  # the chosen one, then by score
+            candidates = tuple(Candidate(**vars(one)) for one in ranked)
         else:
             texts = [(clean(model.tokenizer.decode(list(found.token_ids))), found.score) for found in drawn[i]]
             candidates = tuple(Candidate(text, score, nan, score) for text, score in texts)
-        best = candidates[0]
-        captions.append(Caption(best.caption, best.score, candidates, piece.window.start, piece.window.end))
+        chosen = candidates[0]
+        captions.append(Caption(chosen.caption, chosen.score, candidates, piece.window.start, piece.window.end))
     return captions
 
 
