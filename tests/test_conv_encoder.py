@@ -77,22 +77,25 @@ def test_every_parameter_learns() -> None:
 @torch.no_grad()
 def test_counts_so_far_by_hand() -> None:
     sounding = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 0.0, 1.0])[None, :, None]
-    assert (4 * counts_so_far(sounding)).flatten().tolist() == [0, 1, 1, 1, 1.5, 2, 2, 3]
+    assert counts_so_far(sounding).flatten().tolist() == [0, 1, 1, 1, 1.5, 2, 2, 3]
 
 
 @torch.no_grad()
 def test_labels_of_steps_are_handed_on_and_padding_changes_nothing() -> None:
     torch.manual_seed(0)
     encoder = ConvEncoder(ConvEncoderConfig(channels=(4, 4, 8, 8, 16), labels=("dog", "rain"))).eval()
-    assert encoder.config.width == 22
+    assert encoder.config.width == 16 + 3 * 3
     waveform = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
     alone = encoder(waveform)
-    assert alone.hidden.shape[2] == 22
+    assert alone.hidden.shape[2] == 25
     assert torch.equal(alone.hidden[..., :16], alone.features)
     logits = encoder.step_classifier(alone.features)  # type: ignore[misc]
     torch.testing.assert_close(alone.hidden[..., 16:18], (2 * logits).sigmoid())
     nothing = (1 - logits.sigmoid()).prod(2)
     torch.testing.assert_close(alone.hidden[..., 18], (4 * torch.logit(1 - nothing)).sigmoid())
+    assert torch.equal(
+        alone.hidden[:, :1, 22:], alone.hidden[:, -1:, 19:22]
+    )  # the count in all, from the first step on
     padded = encoder(torch.nn.functional.pad(waveform, (0, 8000)), torch.arange(24000)[None] < 16000)
     n_steps = alone.hidden.shape[1]
     torch.testing.assert_close(padded.hidden[:, :n_steps], alone.hidden, atol=1e-5, rtol=1e-5)

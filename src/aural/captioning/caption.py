@@ -304,7 +304,13 @@ def _caption_windows(
         drawn = nucleus(members, config, [seed + 1_000_003 * piece.number for piece in pieces])
     choices = None
     if method == "hybrid":
-        choices = choose(members, drawn, model.tokenizer, model.embed_text, is_flawed=is_flawed)
+        weight = sum(m.weight * m.model.config.decoder_weight for m in members) / sum(m.weight for m in members)
+        choices = choose(
+            *(members, drawn, model.tokenizer, model.embed_text),
+            decoder_weight=weight,
+            encoder_weight=1 - weight,
+            is_flawed=is_flawed,
+        )
     captions = []
     for i, piece in enumerate(pieces):
         assert piece.window is not None

@@ -61,6 +61,9 @@ class CaptionerConfig:
     released_padding: bool = False
     text_encoder: str | None = None  # sentence encoder of the embeddings, a folder or hub id; None = the bundled one
     text_instruction: str = ""  # what an instructed sentence encoder reads before each caption
+    decoder_weight: float = (
+        0.3  # of the log-likelihood in reranking; the similarity has the rest (section 5 of the paper)
+    )
     min_length: int = 5  # tokens of a caption at least when it is decoded, the start token included
     min_seconds: float = 0.0  # shorter clips are followed by silence up to this length, as what was seen in training
 

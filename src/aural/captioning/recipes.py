@@ -70,7 +70,7 @@ def default() -> Recipe:
         spec_augment=None,  # the features of the pool are computed once
     )
     first = TrainConfig(
-        steps=2400,
+        steps=2200,
         batch_size=32,
         learning_rate=1e-3,
         warmup_steps=200,
@@ -81,13 +81,13 @@ def default() -> Recipe:
         best="token_accuracy",
         best_is="max",
     )
-    second = replace(first, steps=500, learning_rate=5e-4, warmup_steps=50, save_every=300, validate_every=100)
+    second = replace(first, steps=400, learning_rate=5e-4, warmup_steps=50, save_every=300, validate_every=100)
     soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=first.batch_size)
     return Recipe(
         model,
         stages=(
-            Stage("soundscapes", ExampleSettings(soundscapes, recordings=0.25), first, pool=9600),
-            Stage("recordings", ExampleSettings(soundscapes, recordings=0.6), second, pool=6400),
+            Stage("soundscapes", ExampleSettings(soundscapes, recordings=0.25), first, pool=8000),
+            Stage("recordings", ExampleSettings(soundscapes, recordings=0.6), second, pool=4800),
         ),
         bundled_encoder=True,
         vocab_size=800,

@@ -46,14 +46,14 @@ class ConvEncoderConfig:
 
     @property
     def width(self) -> int:
-        """D, channels of an output step: features; of each label, and of any, the probability and the count so far."""
-        return self.channels[-1] + (2 * (len(self.labels) + 1) if self.labels else 0)
+        """D, channels of an output step: features; of each label, and of any, probability, count so far, and in all."""
+        return self.channels[-1] + (3 * (len(self.labels) + 1) if self.labels else 0)
 
 
 @dataclass(frozen=True)
 class ConvEncoderOutput:
     hidden: Tensor
-    """(batch, steps, D): features, label probabilities, label counts; no gradient flows through the latter two."""
+    """(batch, steps, D): features, then what is said of labels, through which no gradient flows."""
     mask: Tensor
     """(batch, steps), True = real"""
     features: Tensor
@@ -148,7 +148,8 @@ class ConvEncoder(nn.Module):
         with torch.no_grad():
             real_steps = mask[..., None]
             sounding = what_sounds(self.step_classifier(features).float()) * real_steps
-            said = torch.cat([sounding, counts_so_far(sounding) * real_steps], dim=2)
+            counts = counts_so_far(sounding)
+            said = torch.cat([sounding, counts, counts[:, -1:].expand_as(counts)], dim=2) * real_steps
         hidden = torch.cat([features, said.to(features.dtype)], dim=2)
         return ConvEncoderOutput(hidden, mask, features)
 
@@ -168,12 +169,12 @@ def what_sounds(logits: Tensor) -> Tensor:
 
 
 def counts_so_far(sounding: Tensor) -> Tensor:
-    """Probabilities of labels (batch, steps, labels) -> how often each has set in up to each step, a quarter for each.
+    """Probabilities of labels (batch, steps, labels) -> how often each has set in up to each step.
 
     Attention averages, and an average does not know how many there were; a running sum does.
     """
     before = F.pad(sounding, (0, 0, 1, 0))[:, :-1]
-    return (sounding - before).clamp_min(0).cumsum(1) / 4
+    return (sounding - before).clamp_min(0).cumsum(1)
 
 
 def _level(fbank: Tensor, mask: Tensor) -> Tensor:
