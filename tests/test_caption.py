@@ -105,7 +105,9 @@ def test_a_bad_file_gives_its_error_and_the_rest_goes_on(model: CaptioningModel,
     assert [path for path, _ in results] == [text, good, missing, good]
     assert isinstance(results[0][1], AudioError)
     assert isinstance(results[2][1], AudioError)
-    assert results[1][1] == results[3][1]
+    (first,), (second,) = results[1][1], results[3][1]  # type: ignore[misc]
+    assert first.text == second.text  # scores of two rows of one batch may differ in the last bit
+    assert first.score == pytest.approx(second.score, abs=1e-5)
     with pytest.raises(AudioError, match="missing"):
         caption(str(missing), model=model)
 
