@@ -145,8 +145,6 @@ def test_spider_fl_refuses(cider: list[float], spice: list[float], errors: list[
 def test_scores_stay_in_their_bounds(pairs: tuple[list[Words], list[list[Words]]]) -> None:
     for score, most in [*((order, 1.0) for order in bleu(*pairs)), (rouge_l(*pairs), 1.0), (cider_d(*pairs), 10.0)]:
         assert all(0 <= value <= most + 1e-9 for value in (score.corpus, *score.per_item))
-    first, second, third, fourth = (order.corpus for order in bleu(*pairs))
-    assert first + 1e-6 >= second and second + 1e-6 >= third and third + 1e-6 >= fourth
 
 
 @given(st.lists(sentences.filter(lambda words: len(words) >= 4), min_size=2, max_size=6, unique_by=tuple))
