@@ -10,16 +10,15 @@ from aural.captioning.data import (
     CaptionCollate,
     CaptionExamples,
     DataSettings,
-    change_speed,
     clean_caption,
     cut_or_place,
-    low_pass,
 )
 from aural.captioning.model import SAMPLE_RATE
 from aural.captioning.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from aural.errors import CheckpointError
 from aural.manifest import Clip
 from aural.sound_phrases import SOUNDS, named_sounds
+from aural.soundscapes.acoustics import change_speed, low_pass
 
 TONES = {"dog bark": 400.0, "rain": 1000.0, "rooster": 2500.0}
 

@@ -23,6 +23,7 @@ from aural.captioning.caption_mixup import Waveform, join_captions, mix
 from aural.captioning.mixup_captions import Mixup
 from aural.captioning.model import IGNORED, SAMPLE_RATE
 from aural.manifest import Clip
+from aural.soundscapes.acoustics import change_speed, low_pass
 
 RMS = 0.05
 """Root mean square that every clip is brought to before its random gain; full scale is 1."""
@@ -145,12 +146,6 @@ def _at_rms(waveform: Waveform, rms: float) -> Waveform:
     return waveform * np.float32(rms / (float(np.sqrt(np.mean(waveform**2))) + 1e-6))
 
 
-def change_speed(waveform: Waveform, factor: float) -> Waveform:
-    """Play (time,) faster by ``factor``, as a tape would: linear interpolation, good enough to learn from."""
-    times = np.arange(int(len(waveform) / factor)) * factor
-    return np.interp(times, np.arange(len(waveform)), waveform).astype(np.float32)
-
-
 def cut_or_place(waveform: Waveform, n_samples: int, generator: np.random.Generator) -> Waveform:
     """A random cut of a long clip, or a short one at a random place in silence; (n_samples,)."""
     room = n_samples - len(waveform)
@@ -158,14 +153,6 @@ def cut_or_place(waveform: Waveform, n_samples: int, generator: np.random.Genera
     if room <= 0:
         return waveform[start : start + n_samples]
     return np.pad(waveform, (start, room - start))
-
-
-def low_pass(waveform: Waveform, cutoff_hz: float) -> Waveform:
-    """Remove what lies above ``cutoff_hz``, with a smooth edge of a fifth of it."""
-    spectrum = np.fft.rfft(waveform)
-    frequencies = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
-    gain = np.clip((cutoff_hz * 1.2 - frequencies) / (0.2 * cutoff_hz), 0, 1)
-    return np.fft.irfft(spectrum * gain, len(waveform)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from aural.fluency_rules import errors as grammar_errors
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.caption_scores import caption_scores
-from aural.metrics.events import Reading, counts_right, f1, order_right
+from aural.metrics.events import Reading, counts_right, label_scores, order_right
 from aural.sound_phrases import SILENCE, SOUNDS
 from aural.soundscapes.reading import read
 
@@ -167,18 +167,13 @@ def score(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def _events(judged: Sequence[Judged]) -> dict[str, Any]:
     """Precision, recall and F1 of the sounds named, over all clips together."""
-    hits = [len(one.reading.labels & set(one.clip.labels)) for one in judged]
-    named = [len(one.reading.labels) for one in judged]
-    there = [len(set(one.clip.labels)) for one in judged]
-    return {
-        "precision": sum(hits) / max(1, sum(named)),
-        "recall": sum(hits) / max(1, sum(there)),
-        "f1": f1(sum(hits), sum(named), sum(there)),
+    scores = label_scores([one.reading for one in judged], [one.clip.labels for one in judged])
+    return {name: scores[name] for name in ("precision", "recall", "f1")} | {
         "f1_interval_95": interval(
-            [2 * n for n in hits],
+            [2 * hits for hits, _, _ in scores["counts"]],
             [one.recording for one in judged],
-            weights=[a + b for a, b in zip(named, there, strict=True)],
-        ),
+            weights=[named + there for _, named, there in scores["counts"]],
+        )
     }
 
 

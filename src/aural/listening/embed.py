@@ -4,7 +4,7 @@ A recording longer than ten seconds is covered by windows of equal length, whose
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor
 from aural.audio import SHORTEST_WINDOW, Sound, seconds, windows
 from aural.checkpoint import find_model, load_config, load_into, load_weights, uninitialised
 from aural.device import choose_device
-from aural.errors import AuralError
 from aural.features import SAMPLE_RATE
 from aural.networks.listener import SYSTEM, Heard, Listener, ListenerConfig
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
@@ -105,12 +104,3 @@ def embed_text(texts: str | list[str], *, model: "ListeningModel | str | os.Path
     """
     loaded = model if isinstance(model, ListeningModel) else load(model)
     return loaded.embed_text([texts])[0] if isinstance(texts, str) else loaded.embed_text(texts)
-
-
-def embed_each(sounds: Iterable[Sound], model: ListeningModel) -> Iterator[Tensor | AuralError]:
-    """An embedding for each sound, or the error that it met: one bad file never loses the rest."""
-    for sound in sounds:
-        try:
-            yield model.embed_audio(sound)
-        except AuralError as error:
-            yield error

@@ -39,7 +39,7 @@ class Reading:
 
 
 def label_scores(readings: Sequence[Reading], truths: Sequence[Collection[str]]) -> dict[str, Any]:
-    """Precision, recall and F1 of the labels named, and the F1 of each item.
+    """Precision, recall and F1 of the labels named; of each item its F1, and how many are right, named and there.
 
     Args:
         readings: one a clip.
@@ -58,6 +58,7 @@ def label_scores(readings: Sequence[Reading], truths: Sequence[Collection[str]])
         "f1": f1(sum(hits), sum(named), sum(there)),
         "n": len(readings),
         "per_item": [f1(*counts) for counts in zip(hits, named, there, strict=True)],
+        "counts": list(zip(hits, named, there, strict=True)),
     }
 
 

@@ -5,7 +5,7 @@ is asked only where the truth is beyond doubt: loudness where the difference is 
 lasts at least half as long again as the other, order where the sounds do not overlap.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -142,7 +142,9 @@ def _drawn(scene: Scene, generator: np.random.Generator) -> Iterator[Question]:
         yield Question("distance", asked, "far away" if part.distant else "near")
 
 
-def _compared(a: Part, b: Part, in_turn: bool, pick, yes) -> Iterator[Question]:  # type: ignore[no-untyped-def]
+def _compared(
+    a: Part, b: Part, in_turn: bool, pick: Callable[[tuple[str, ...]], str], yes: Callable[[], bool]
+) -> Iterator[Question]:
     """Questions about two sounds: which is louder, which lasts longer, are they heard at once."""
     if yes():
         a, b = b, a
