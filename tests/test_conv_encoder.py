@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from aural.networks.conv_encoder import MIN_SAMPLES, ConvEncoder, ConvEncoderConfig, counts_so_far
+from aural.networks.conv_encoder import (
+    HIGHEST_COUNT,
+    MIN_SAMPLES,
+    ConvEncoder,
+    ConvEncoderConfig,
+    counts_so_far,
+    said_of,
+)
 
 
 def network() -> ConvEncoder:
@@ -77,25 +84,35 @@ def test_every_parameter_learns() -> None:
 @torch.no_grad()
 def test_counts_so_far_by_hand() -> None:
     sounding = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 0.0, 1.0])[None, :, None]
-    assert counts_so_far(sounding).flatten().tolist() == [0, 1, 1, 1, 1.5, 2, 2, 3]
+    expected = torch.tensor([0, 1, 1, 1, 1.5, 2, 2, 3])
+    torch.testing.assert_close(counts_so_far(sounding).flatten(), expected)
+    torch.testing.assert_close(counts_so_far(0.4 * sounding).flatten(), expected)  # to its own peak, if not sure
+    assert counts_so_far(0.1 * sounding).abs().max() == 0  # but not out of nothing
+
+
+@torch.no_grad()
+def test_numbers_are_rows_of_yes_and_no() -> None:
+    logits = torch.full((1, 12, 2), -9.0)
+    logits[0, 1:10:2, 0] = 9.0  # five times
+    logits[0, 4:6, 1] = 9.0  # once
+    said = said_of(logits, torch.ones(1, 12, dtype=torch.bool))[0, 0]
+    at_least = said[6:].unflatten(0, (3, HIGHEST_COUNT)).round()
+    assert at_least.sum(1).tolist() == [5, 1, 4]  # of any: the third and the one of the other label are one
 
 
 @torch.no_grad()
 def test_labels_of_steps_are_handed_on_and_padding_changes_nothing() -> None:
     torch.manual_seed(0)
     encoder = ConvEncoder(ConvEncoderConfig(channels=(4, 4, 8, 8, 16), labels=("dog", "rain"))).eval()
-    assert encoder.config.width == 16 + 3 * 3
+    assert encoder.config.width == 16 + 3 * (2 + HIGHEST_COUNT)
     waveform = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
     alone = encoder(waveform)
-    assert alone.hidden.shape[2] == 25
+    assert alone.hidden.shape[2] == encoder.config.width
     assert torch.equal(alone.hidden[..., :16], alone.features)
     logits = encoder.step_classifier(alone.features)  # type: ignore[misc]
-    torch.testing.assert_close(alone.hidden[..., 16:18], (2 * logits).sigmoid())
-    nothing = (1 - logits.sigmoid()).prod(2)
-    torch.testing.assert_close(alone.hidden[..., 18], (4 * torch.logit(1 - nothing)).sigmoid())
-    assert torch.equal(
-        alone.hidden[:, :1, 22:], alone.hidden[:, -1:, 19:22]
-    )  # the count in all, from the first step on
+    torch.testing.assert_close(alone.hidden[..., 16:18], logits.sigmoid())
+    torch.testing.assert_close(alone.hidden[..., 18], 1 - (1 - logits.sigmoid()).prod(2))
+    assert torch.equal(alone.hidden[:, 0, 22:], alone.hidden[:, -1, 22:])  # the count in all, from the first step on
     padded = encoder(torch.nn.functional.pad(waveform, (0, 8000)), torch.arange(24000)[None] < 16000)
     n_steps = alone.hidden.shape[1]
     torch.testing.assert_close(padded.hidden[:, :n_steps], alone.hidden, atol=1e-5, rtol=1e-5)

@@ -40,6 +40,7 @@ class EncodedExamples:
         n: int,
         n_captions: int,
         device: torch.device,
+        bfloat16: bool,
         progress: bool,
     ) -> None:
         """Encode examples 0 .. n-1 with ``n_captions`` captions each; ``n`` is rounded up to whole groups."""
@@ -53,7 +54,7 @@ class EncodedExamples:
         for group in track(range(self.n_groups), "encoding examples", disable=not progress):
             some = [examples.with_captions(group * self.group + place, n_captions) for place in range(self.group)]
             waveform = torch.from_numpy(np.stack([example.waveform for example, _ in some])).to(device)
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 hidden = encoder.encode_fbank(*encoder.fbank(waveform), tapped_layer).hidden
             self.tokens += list(hidden.half().cpu())
             self.captions += [tuple(clean_caption(text) for text in captions) for _, captions in some]

@@ -285,6 +285,7 @@ def _train_captioner(
             n=stage.pool,
             n_captions=stage.pool_captions,
             device=torch.device(choose_device(device or "auto")),
+            bfloat16=config.precision == "bfloat16",
             progress=progress and sys.stderr.isatty(),
         )
         shared.pools[stage.name] = encoded

@@ -32,8 +32,11 @@ LOWEST_LEVEL = -0.66
 what is left in them is the silence of a recorder, and should look like silence."""
 
 
-SHARPNESS, SHARPNESS_OF_ANY = 2.0, 4.0
-"""Factors on the logits of each label of a step, and of any label at all, so that a sound is either there or not."""
+FAINTEST_PEAK = 0.3
+"""A label that nowhere in the clip is at least this probable is not brought up to be counted."""
+
+HIGHEST_COUNT = 5
+"""Events of a label are told apart up to this number; more are as many."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class ConvEncoderConfig:
 
     @property
     def width(self) -> int:
-        """D, channels of an output step: features; of each label, and of any, probability, count so far, and in all."""
-        return self.channels[-1] + (3 * (len(self.labels) + 1) if self.labels else 0)
+        """D, channels of an output step: features; of each label, and of any, what :func:`said_of` says."""
+        return self.channels[-1] + ((2 + HIGHEST_COUNT) * (len(self.labels) + 1) if self.labels else 0)
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,7 @@ class ConvEncoder(nn.Module):
         if self.step_classifier is None:
             return ConvEncoderOutput(features, mask, features)
         with torch.no_grad():
-            real_steps = mask[..., None]
-            sounding = what_sounds(self.step_classifier(features).float()) * real_steps
-            counts = counts_so_far(sounding)
-            said = torch.cat([sounding, counts, counts[:, -1:].expand_as(counts)], dim=2) * real_steps
+            said = said_of(self.step_classifier(features).float(), mask)
         hidden = torch.cat([features, said.to(features.dtype)], dim=2)
         return ConvEncoderOutput(hidden, mask, features)
 
@@ -158,23 +158,39 @@ class ConvEncoder(nn.Module):
         return self.encode_fbank(*self.fbank(waveform, mask))
 
 
-def what_sounds(logits: Tensor) -> Tensor:
-    """Logits of labels (batch, steps, L) -> probabilities (batch, steps, L + 1), pushed apart; the last of any label.
+def said_of(logits: Tensor, mask: Tensor) -> Tensor:
+    """What the captioner is told of each step beyond features: of each label, and of any label at all,
 
-    What it is may be uncertain where it is certain that something is: events are counted by the last even then.
+    how probable it is now, how often it has set in so far, and whether it sets in at least once, twice, ... up to
+    HIGHEST_COUNT times in the whole clip.
+
+    Args:
+        logits: (batch, steps, labels)
+        mask: (batch, steps), True = real
+
+    Returns:
+        (batch, steps, (2 + HIGHEST_COUNT) (labels + 1)), zero where the clip is padding.
     """
-    nothing = F.logsigmoid(-logits).sum(2, keepdim=True)  # log of the probability that no label sounds
-    any_label = torch.log(-torch.expm1(nothing.clamp_max(-1e-6))) - nothing
-    return torch.cat([SHARPNESS * logits, SHARPNESS_OF_ANY * any_label], dim=2).sigmoid()
+    real = mask[..., None]
+    # what it is may be uncertain where it is certain that something is: that is counted even then
+    something = 1 - (1 - logits.sigmoid()).prod(2, keepdim=True)
+    sounding = torch.cat([logits.sigmoid(), something], dim=2) * real
+    counts = counts_so_far(sounding)
+    # a number as one channel is drowned by normalisation; as a row of yes and no it is not
+    levels = torch.arange(1, HIGHEST_COUNT + 1, device=logits.device) - 0.5
+    at_least = ((counts[:, -1, :, None] - levels) / 0.5 + 0.5).clamp(0, 1).flatten(1)
+    return torch.cat([sounding, counts, at_least[:, None].expand(-1, len(mask[0]), -1)], dim=2) * real
 
 
 def counts_so_far(sounding: Tensor) -> Tensor:
     """Probabilities of labels (batch, steps, labels) -> how often each has set in up to each step.
 
-    Attention averages, and an average does not know how many there were; a running sum does.
+    Attention averages, and an average does not know how many there were; a running sum of all rises does. A rise leads
+    from little to much of the label's own peak in this clip, so that it counts whether or not the label is certain.
     """
-    before = F.pad(sounding, (0, 0, 1, 0))[:, :-1]
-    return (sounding - before).clamp_min(0).cumsum(1)
+    peak = sounding.amax(1, keepdim=True).clamp_min(FAINTEST_PEAK)
+    on = ((sounding / peak - 0.35) / 0.3).clamp(0, 1)
+    return (on - F.pad(on, (0, 0, 1, 0))[:, :-1]).clamp_min(0).cumsum(1)
 
 
 def _level(fbank: Tensor, mask: Tensor) -> Tensor:

@@ -85,8 +85,8 @@ def _low_pass_gain(size: int, cutoff_hz: float) -> torch.Tensor:
 
 def low_pass(waveform: Waveform, cutoff_hz: float) -> Waveform:
     """Remove what lies above ``cutoff_hz``, with a smooth edge of a fifth of it."""
-    size = len(waveform)
-    return _waveform(_spectrum(waveform, size) * _low_pass_gain(size, cutoff_hz), size)
+    size = _size(len(waveform))
+    return _waveform(_spectrum(waveform, size) * _low_pass_gain(size, cutoff_hz), size)[: len(waveform)]
 
 
 def from_afar(waveform: Waveform, generator: np.random.Generator) -> Waveform:

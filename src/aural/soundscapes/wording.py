@@ -96,7 +96,8 @@ def _together(say: "_Clauses", scene: Scene, parts: tuple[Part, ...], pick: Call
         one, two, three = map(say.noun_phrase, parts)
         return f"{one} followed by {two} and then {three}"
     first, second = parts
-    match pick(("and then", "then", "followed by", "before", "after", "participle")):
+    # people name sounds as they come, and only now and then the later one first
+    match pick((*("and then", "then", "followed by", "before", "participle") * 2, "after")):
         case "followed by":
             return f"{say.noun_phrase(first)} followed by {say.noun_phrase(second)}"
         case "after":
