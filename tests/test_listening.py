@@ -108,7 +108,12 @@ def test_exactly_one_encoder() -> None:
 
 def test_batches_hold_what_sounds_when() -> None:
     example = Example(
-        np.zeros(2 * RATE, np.float32), "x", "brief", ("b", "z"), (Event("b", 0.5, 1.0), Event("b", 1.999, 1.9995))
+        np.zeros(2 * RATE, np.float32),
+        "x",
+        "brief",
+        labels=("b", "z"),
+        events=(Event("b", 0.5, 1.0), Event("b", 1.999, 1.9995)),
+        scene=None,
     )
     batch = Collate(("a", "b", "z"))([example])
     assert batch["tags"].tolist() == [[0.0, 1.0, 1.0]]

@@ -26,6 +26,7 @@ clips = st.builds(
     split=st.none() | texts,
     source=st.none() | texts,
     events=st.lists(st.builds(Event, texts, st.just(0.25), st.floats(0.25, 9.0), st.booleans())).map(tuple),
+    about=st.dictionaries(texts, texts, max_size=2),
 )
 
 
@@ -48,6 +49,7 @@ def test_all_fields(tmp_path: Path) -> None:
         "split": "fold1",
         "source": "1234",
         "events": [["dog", 0, 0.5], ["dog", 1.5, 2, False]],
+        "about": {"scene": "park"},
     }
     assert set(line) == {field.name for field in fields(Clip)}
     (clip,) = read_manifest(written(tmp_path, json.dumps(line)))
@@ -55,6 +57,7 @@ def test_all_fields(tmp_path: Path) -> None:
         *(tmp_path / "a.wav", 1.0, 2.5, ("a dog barks", "a dog"), ("dog",), "what?", "a dog"),
         *(tmp_path / "a.png", "fold1", "1234"),
         events=(Event("dog", 0.0, 0.5), Event("dog", 1.5, 2.0, single=False)),
+        about={"scene": "park"},
     )
     assert type(clip.start) is float
     assert hash(clip) == hash(clip)

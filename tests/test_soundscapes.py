@@ -22,7 +22,7 @@ from aural.soundscapes import acoustics, recordings, synthesis
 from aural.soundscapes.compose import RMS, Soundscapes, SoundscapeSettings
 from aural.soundscapes.examples import Examples, ExampleSettings
 from aural.soundscapes.prepare import prepare, with_kinds
-from aural.soundscapes.questions import KINDS, NOT_THERE, questions
+from aural.soundscapes.questions import HELD_OUT, KINDS, NOT_THERE, SEEN, Wording, questions
 from aural.soundscapes.reading import read
 from aural.soundscapes.scene import CONTRAST_DB, Scene
 from aural.soundscapes.wording import NUMBERS, brief, caption, captions
@@ -252,20 +252,20 @@ def test_any_text_can_be_read(text: str) -> None:
 # --------------------------------------------------------------------------------------------------------------- asking
 
 
-def test_answers_are_true(drawn: list[Scene]) -> None:
+@pytest.mark.parametrize("wording", [SEEN, HELD_OUT])
+def test_answers_are_true(drawn: list[Scene], wording: Wording) -> None:
     generator = np.random.default_rng(0)
     asked = Counter()
     things = {SOUNDS[label].noun_phrases[0]: label for label in SOUNDS}
     for scene in drawn:
         parts = {part.label: part for part in scene.parts}
-        for one in questions(scene, generator):
+        for one in questions(scene, generator, wording):
             asked[one.kind, one.answer if one.answer in ("yes", "no") else "*"] += 1
             named = [label for thing, label in things.items() if thing in one.question]
             if one.kind == "presence":
                 assert (one.answer == "yes") == (named[0] in parts), one
             elif one.kind == "count":
-                (label,) = (label for label, part in parts.items() if _many(label) in one.question.split(" are ")[0]
-                            or _many(label) in one.question)  # fmt: skip
+                (label,) = (label for label in parts if _many(label) in one.question)
                 assert NUMBERS.index(one.answer) == parts[label].count, one
             elif one.kind == "premise":
                 assert one.answer.startswith(NOT_THERE.split("{", maxsplit=1)[0])
@@ -277,13 +277,17 @@ def test_answers_are_true(drawn: list[Scene]) -> None:
                 longest = max(scene.foreground, key=lambda part: part.seconds)
                 assert things[one.answer] == longest.label
             elif one.kind == "order" and one.answer in things:
-                place = 0 if "first" in one.question else -1
+                place = 0 if one.question in wording.first else -1
                 assert things[one.answer] == scene.foreground[place].label
             elif one.kind == "tempo":
                 assert one.answer in {part.tempo for part in scene.parts}
     assert {kind for kind, _ in asked} == set(KINDS)
     yes, no = asked["presence", "yes"], asked["presence", "no"]
     assert 0.4 < yes / (yes + no) < 0.6
+
+
+def test_paraphrases_are_new() -> None:
+    assert all(set(ways).isdisjoint(getattr(HELD_OUT, name)) for name, ways in vars(SEEN).items())
 
 
 def _many(label: str) -> str:
@@ -337,7 +341,10 @@ def test_a_set_can_be_written_and_read(clips: list[Clip], tmp_path: Path) -> Non
     assert all({"dog1", "dog3"} >= set((clip.source or "dog1").split("+")) for clip in halves[:3])
     asked = read_manifest(tmp_path / "set.questions.jsonl")
     assert {clip.audio for clip in asked} == {clip.audio for clip in written}
-    assert all(clip.question and clip.answer for clip in asked)
+    assert all(clip.question and clip.answer and clip.about["kind"] in KINDS for clip in asked)
+    paraphrases = read_manifest(tmp_path / "set.paraphrases.jsonl")
+    assert len(paraphrases) == pytest.approx(len(asked), rel=0.3)
+    assert {clip.question for clip in asked}.isdisjoint(clip.question for clip in paraphrases)
 
 
 def test_only_some_kinds(clips: list[Clip], tmp_path: Path) -> None:

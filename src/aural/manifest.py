@@ -6,16 +6,17 @@
 are lists; ``question`` and ``answer`` are text; ``image`` is a picture of the same scene; ``split`` names the part of
 the corpus; ``source`` names the recording that the clip was cut from: clips of one source belong on one side of any
 split; ``events`` says what sounds when, as ``[["dog bark", 0.5, 0.9], ...]``, every occurrence by itself, or as
-``["dog bark", 0.5, 2.9, false]`` a stretch that holds any number of them. Paths are relative to the manifest. Reading
-is strict, and reports all bad lines at once.
+``["dog bark", 0.5, 2.9, false]`` a stretch that holds any number of them; ``about`` holds whatever else is known, such
+as ``{"emotion": "happy"}``, for templates of tasks. Paths are relative to the manifest. Reading is strict, and reports
+all bad lines at once.
 """
 
 import difflib
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ class Clip:
     split: str | None = None
     source: str | None = None
     events: tuple[Event, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-FIELDS = tuple(field.name for field in fields(Clip))
+FIELDS = tuple(one.name for one in fields(Clip))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
@@ -123,7 +125,7 @@ def _object(clip: Clip, folder: str) -> dict[str, Any]:
     values["events"] = tuple(
         [event.label, event.start, event.end, *([] if event.single else [False])] for event in clip.events
     )
-    return {name: value for name, value in values.items() if value not in (None, (), 0.0)}
+    return {name: value for name, value in values.items() if value not in (None, (), 0.0, {})}
 
 
 def _relative(path: Path, folder: str) -> str:
@@ -171,6 +173,11 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
         rows = take(name, 'a list of ["label", start, end], times in seconds', fits) or ()
         return tuple(Event(label, float(start), float(end), *single) for label, start, end, *single in rows)
 
+    def named_texts(name: str) -> dict[str, str]:
+        value = values.get(name)
+        fits = isinstance(value, dict) and all(_is_text(one) for one in [*value, *value.values()])
+        return take(name, 'an object of texts, such as {"emotion": "happy"}', fits) or {}
+
     def file(name: str) -> Path | None:
         value = text(name)
         return None if value is None else Path(os.path.normpath(folder / value))
@@ -188,6 +195,7 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
         captions=texts("captions"),
         labels=texts("labels"),
         events=events("events"),
+        about=named_texts("about"),
         image=file("image"),
         **{name: text(name) for name in ("question", "answer", "split", "source")},
     )

@@ -14,6 +14,7 @@ from aural.manifest import Clip, Event
 from aural.soundscapes.acoustics import Waveform, at_level, change_speed, low_pass
 from aural.soundscapes.compose import RMS, Soundscapes, SoundscapeSettings
 from aural.soundscapes.recordings import read
+from aural.soundscapes.scene import Part, Scene
 from aural.soundscapes.wording import brief, captions
 
 
@@ -39,6 +40,8 @@ class Example:
     """A shorter caption, of which there are few: what is heard, without number, level or place."""
     labels: tuple[str, ...]
     events: tuple[Event, ...]
+    scene: Scene | None
+    """The whole truth, which questions can be asked about; None for a recording of which no label is given."""
 
 
 class Examples:
@@ -73,7 +76,7 @@ class Examples:
             soundscape = self.soundscapes(index)
             scene = soundscape.scene
             said = captions(scene, n, generator)
-            example = Example(soundscape.waveform, said[0], brief(scene, generator), scene.labels, scene.events)
+            example = Example(soundscape.waveform, said[0], brief(scene, generator), scene.labels, scene.events, scene)
         if generator.random() < self.settings.bandwidth:
             waveform = low_pass(example.waveform, cutoff_hz=float(2000 * 4 ** generator.random()))
             example = replace(example, waveform=waveform)
@@ -108,5 +111,7 @@ class Examples:
         waveform = at_level(waveform, RMS * 10 ** (float(generator.uniform(-gain_db, gain_db)) / 20))
         said = tuple(clip.captions[place] for place in generator.permutation(len(clip.captions))[:n])
         times = (start / SAMPLE_RATE, (start + len(sound)) / SAMPLE_RATE)
-        events = tuple(Event(label, *times, single=False) for label in clip.labels)
-        return Example(waveform, said[0], said[0], clip.labels, events), said
+        parts = tuple(Part(label, (times,)) for label in clip.labels)
+        scene = Scene(n_samples / SAMPLE_RATE, parts) if parts else None
+        events = scene.events if scene else ()
+        return Example(waveform, said[0], said[0], clip.labels, events, scene), said

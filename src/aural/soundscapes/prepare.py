@@ -11,7 +11,7 @@ from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
 from aural.manifest import Clip, write_manifest
 from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
-from aural.soundscapes.questions import questions
+from aural.soundscapes.questions import HELD_OUT, SEEN, Wording, questions
 from aural.soundscapes.wording import captions
 
 CAPTIONS = 5
@@ -44,7 +44,8 @@ def prepare(
     """Render soundscapes 0 .. n-1 of a seed beside their manifest, ``M.jsonl``; for each split, if there are several.
 
     ``M/`` holds the sounds (FLAC, 16 kHz), ``M.jsonl`` a line for each with captions, labels and events,
-    ``M.questions.jsonl`` a line for each question.
+    ``M.questions.jsonl`` a line for each question, of whose kind ``about`` tells; ``M.paraphrases.jsonl`` has questions
+    of the same kinds in words that training never uses.
 
     Args:
         clips: recordings to make them from; there may be none.
@@ -62,39 +63,46 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[Clip] = []
     asked: list[Clip] = []
+    paraphrased: list[Clip] = []
     for split in splits:
         own = [clip for clip in clips if split is None or clip.split == split]
         soundscapes = Soundscapes(own, settings or SoundscapeSettings(), seed)
         for index in range(n):
-            scene_lines = _written(
-                soundscapes, index, folder / f"{split + '-' if split else ''}{index:06d}.flac", split
-            )
-            lines.append(scene_lines[0])
-            asked += scene_lines[1:]
+            audio = folder / f"{split + '-' if split else ''}{index:06d}.flac"
+            line, of_training, held_out = _written(soundscapes, index, audio, split)
+            lines.append(line)
+            asked += of_training
+            paraphrased += held_out
             advance()
     write_manifest(manifest, lines)
     write_manifest(manifest.with_suffix(".questions.jsonl"), asked)
+    write_manifest(manifest.with_suffix(".paraphrases.jsonl"), paraphrased)
     return lines
 
 
-def _written(soundscapes: Soundscapes, index: int, audio: Path, split: str | None) -> list[Clip]:
-    """Write one soundscape; its line in the manifest, and a line for each question about it."""
+def _written(
+    soundscapes: Soundscapes, index: int, audio: Path, split: str | None
+) -> tuple[Clip, list[Clip], list[Clip]]:
+    """Write one soundscape; its line in the manifest, and lines of questions as training asks them and otherwise."""
     soundscape = soundscapes(index)
     scene = soundscape.scene
     generator = np.random.default_rng([soundscapes.seed, 3, index])
     write(audio, soundscape.waveform, SAMPLE_RATE)
-    about = Clip(
-        audio,
-        captions=captions(scene, CAPTIONS, generator),
-        labels=scene.labels,
-        events=scene.events,
-        split=split,
-        source="+".join(sorted(scene.sources)) or None,
-    )
-    return [
-        about,
-        *(
-            Clip(audio, labels=(question.kind,), question=question.question, answer=question.answer, split=split)
-            for question in questions(scene, generator)
-        ),
-    ]
+    source = "+".join(sorted(scene.sources)) or None
+    said = captions(scene, CAPTIONS, generator)
+    line = Clip(audio, captions=said, labels=scene.labels, events=scene.events, split=split, source=source)
+
+    def asked(wording: Wording) -> list[Clip]:
+        return [
+            Clip(
+                audio,
+                question=question.question,
+                answer=question.answer,
+                split=split,
+                source=source,
+                about={"kind": question.kind},
+            )
+            for question in questions(scene, generator, wording)
+        ]
+
+    return line, asked(SEEN), asked(HELD_OUT)

@@ -33,57 +33,99 @@ class Question:
     answer: str
 
 
-PRESENCE = (
-    "is there {a}",
-    "can you hear {a}",
-    "does the recording contain {a}",
-    "is {a} audible",
-    "do you hear {a} in this recording",
-    "is {a} part of this sound",
+@dataclass(frozen=True)
+class Wording:
+    """The ways to put each question."""
+
+    presence: tuple[str, ...]
+    count: tuple[str, ...]
+    what: tuple[str, ...]
+    first: tuple[str, ...]
+    last: tuple[str, ...]
+    before: tuple[str, ...]
+    at_once: tuple[str, ...]
+    louder: tuple[str, ...]
+    is_louder: tuple[str, ...]
+    longest: tuple[str, ...]
+    tempo: tuple[str, ...]
+    distance: tuple[str, ...]
+    more: tuple[str, ...]
+    premise: tuple[str, ...]
+
+
+SEEN = Wording(
+    presence=(
+        "is there {a}",
+        "can you hear {a}",
+        "does the recording contain {a}",
+        "is {a} audible",
+        "do you hear {a} in this recording",
+        "is {a} part of this sound",
+    ),
+    count=(
+        "how many {many} are there",
+        "how many {many} can be heard",
+        "how many {many} do you hear",
+        "what is the number of {many}",
+        "count the {many}",
+    ),
+    what=("what can be heard", "what is this sound", "which sounds are there", "what do you hear", "name the sounds"),
+    first=(
+        "which sound comes first",
+        "what is heard first",
+        "what is the first sound",
+        "which sound do you hear first",
+    ),
+    last=("which sound comes last", "what is heard last", "what is the last sound", "which sound do you hear last"),
+    before=(
+        "does {a} come before {b}",
+        "is {a} heard before {b}",
+        "do you hear {a} earlier than {b}",
+        "is {a} followed by {b}",
+    ),
+    at_once=("do {a} and {b} overlap", "are {a} and {b} heard at the same time", "do you hear {a} and {b} at once"),
+    louder=("which sound is louder", "what is the loudest sound", "which sound is the loudest"),
+    is_louder=("is {a} louder than {b}", "does {a} sound louder than {b}"),
+    longest=("which sound lasts longer", "which sound goes on for longer", "what is the longest sound"),
+    tempo=("are the {many} fast or slow", "is the pace of the {many} fast or slow", "do the {many} come fast or slow"),
+    distance=("is {a} near or far away", "is {a} close by or in the distance", "how far away is {a}"),
+    more=(
+        "are there more {many} than {others}",
+        "do you hear more {many} than {others}",
+        "are the {many} more than the {others}",
+    ),
+    premise=("is {a} loud or soft", "does {a} come first or last", "how long does {a} last", "where is {a}"),
 )
-COUNT = (
-    "how many {many} are there",
-    "how many {many} can be heard",
-    "how many {many} do you hear",
-    "what is the number of {many}",
-    "count the {many}",
+"""What training asks."""
+
+HELD_OUT = Wording(
+    presence=("could that be {a}", "would you say there is {a} here", "does {a} occur in it"),
+    count=("tell me how many {many} you notice", "how often do {many} occur", "give the number of {many} in the clip"),
+    what=("describe what is sounding", "what is going on in this clip", "which noises do you notice"),
+    first=("what starts the recording", "which of the sounds is the earliest", "with which sound does it begin"),
+    last=("what ends the recording", "which of the sounds is the latest", "with which sound does it end"),
+    before=("is {a} earlier than {b}", "does {a} happen ahead of {b}", "does {b} come after {a}"),
+    at_once=("do {a} and {b} happen together", "are {a} and {b} simultaneous"),
+    louder=("which of them has more volume", "what stands out as loudest"),
+    is_louder=("has {a} more volume than {b}", "is {b} softer than {a}"),
+    longest=("which of them takes the most time", "what keeps on sounding the longest"),
+    tempo=("at what speed do the {many} follow each other", "are the {many} quick or slow"),
+    distance=("does {a} seem close or distant", "at what distance is {a}"),
+    more=("do {many} outnumber {others}", "is the number of {many} higher than that of {others}"),
+    premise=("at what volume is {a} heard", "when does {a} begin", "what place does {a} come from"),
 )
-WHAT = ("what can be heard", "what is this sound", "which sounds are there", "what do you hear", "name the sounds")
-FIRST = ("which sound comes first", "what is heard first", "what is the first sound", "which sound do you hear first")
-LAST = ("which sound comes last", "what is heard last", "what is the last sound", "which sound do you hear last")
-BEFORE = (
-    "does {a} come before {b}",
-    "is {a} heard before {b}",
-    "do you hear {a} earlier than {b}",
-    "is {a} followed by {b}",
-)
-AT_ONCE = ("do {a} and {b} overlap", "are {a} and {b} heard at the same time", "do you hear {a} and {b} at once")
-LOUDER = ("which sound is louder", "what is the loudest sound", "which sound is the loudest")
-IS_LOUDER = ("is {a} louder than {b}", "does {a} sound louder than {b}")
-LONGEST = ("which sound lasts longer", "which sound goes on for longer", "what is the longest sound")
-TEMPO = ("are the {many} fast or slow", "is the pace of the {many} fast or slow", "do the {many} come fast or slow")
-DISTANCE = ("is {a} near or far away", "is {a} close by or in the distance", "how far away is {a}")
-MORE = (
-    "are there more {many} than {others}",
-    "do you hear more {many} than {others}",
-    "are the {many} more than the {others}",
-)
-PREMISE = (
-    "is {a} loud or soft",
-    "does {a} come first or last",
-    "how long does {a} last",
-    "where is {a}",
-)
+"""Paraphrases that no training asks: what is understood beyond the words it was learned from."""
+
 NOT_THERE = "there is no {thing}"
 """Answer to a question about something that is not there."""
 
 
-def questions(scene: Scene, generator: np.random.Generator) -> tuple[Question, ...]:
-    """One question of each kind that the scene allows."""
-    return tuple(_drawn(scene, generator))
+def questions(scene: Scene, generator: np.random.Generator, wording: Wording = SEEN) -> tuple[Question, ...]:
+    """One question of each kind that the scene allows; none about sounds that :data:`SOUNDS` has no words for."""
+    return tuple(_drawn(scene, generator, wording)) if all(part.label in SOUNDS for part in scene.parts) else ()
 
 
-def _drawn(scene: Scene, generator: np.random.Generator) -> Iterator[Question]:
+def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> Iterator[Question]:
     def pick(options: tuple[str, ...]) -> str:
         return options[int(generator.integers(len(options)))]
 
@@ -94,25 +136,27 @@ def _drawn(scene: Scene, generator: np.random.Generator) -> Iterator[Question]:
     absent = [label for label in SOUNDS if label not in scene.labels]
     missing = absent[int(generator.integers(len(absent)))]
 
-    yield Question("what", pick(WHAT), " and ".join(thing(part.label) for part in parts) or SILENT[0])
+    yield Question("what", pick(wording.what), " and ".join(thing(part.label) for part in parts) or SILENT[0])
     if parts and yes():
         there = parts[int(generator.integers(len(parts)))]
-        yield Question("presence", pick(PRESENCE).format(a=thing(there.label)), "yes")
+        yield Question("presence", pick(wording.presence).format(a=thing(there.label)), "yes")
     else:
-        yield Question("presence", pick(PRESENCE).format(a=thing(missing)), "no")
+        yield Question("presence", pick(wording.presence).format(a=thing(missing)), "no")
     words = SOUNDS[missing].one_and_many
-    premise = pick(COUNT).format(many=words[1]) if words and yes() else pick(PREMISE).format(a=thing(missing))
+    premise = (
+        pick(wording.count).format(many=words[1]) if words and yes() else pick(wording.premise).format(a=thing(missing))
+    )
     yield Question("premise", premise, NOT_THERE.format(thing=_bare(missing)))
 
     counted = [part for part in front if part.count is not None]
     if counted:
         part = counted[int(generator.integers(len(counted)))]
         assert part.count is not None
-        yield Question("count", pick(COUNT).format(many=_many(part)), NUMBERS[part.count])
+        yield Question("count", pick(wording.count).format(many=_many(part)), NUMBERS[part.count])
     if len(counted) == 2 and counted[0].count != counted[1].count:
         a, b = counted if yes() else counted[::-1]
         more = a.count is not None and b.count is not None and a.count > b.count
-        yield Question("comparison", pick(MORE).format(many=_many(a), others=_many(b)), _yes(more))
+        yield Question("comparison", pick(wording.more).format(many=_many(a), others=_many(b)), _yes(more))
 
     if len(front) >= 2:
         in_turn = len(scene.order) == len(front) * (len(front) - 1) // 2
@@ -121,47 +165,52 @@ def _drawn(scene: Scene, generator: np.random.Generator) -> Iterator[Question]:
             if yes():
                 asked_first = yes()
                 said = thing((first if asked_first else last).label)
-                yield Question("order", pick(FIRST if asked_first else LAST), said)
+                yield Question("order", pick(wording.first if asked_first else wording.last), said)
             else:
                 a, b = (first, last) if yes() else (last, first)
-                asked = pick(BEFORE).format(a=thing(a.label), b=thing(b.label))
+                asked = pick(wording.before).format(a=thing(a.label), b=thing(b.label))
                 yield Question("order", asked, _yes(a is first))
         if len(front) == 2:
-            yield from _compared(front[0], front[1], in_turn, pick, yes)
+            yield from _compared(front[0], front[1], in_turn, wording, pick, yes)
 
     for part in front:
         if part.tempo is not None:
-            yield Question("tempo", pick(TEMPO).format(many=_many(part)), part.tempo)
+            yield Question("tempo", pick(wording.tempo).format(many=_many(part)), part.tempo)
             break
     afar = [part for part in front if part.distant]
     near = [part for part in front if not part.distant and part.label != "noise"]
     asked_of = afar if afar else near if generator.random() < 0.25 else []
     if asked_of:
         part = asked_of[int(generator.integers(len(asked_of)))]
-        asked = pick(DISTANCE).format(a=thing(part.label))
+        asked = pick(wording.distance).format(a=thing(part.label))
         yield Question("distance", asked, "far away" if part.distant else "near")
 
 
 def _compared(
-    a: Part, b: Part, in_turn: bool, pick: Callable[[tuple[str, ...]], str], yes: Callable[[], bool]
+    a: Part,
+    b: Part,
+    in_turn: bool,
+    wording: Wording,
+    pick: Callable[[tuple[str, ...]], str],
+    yes: Callable[[], bool],
 ) -> Iterator[Question]:
     """Questions about two sounds: which is louder, which lasts longer, are they heard at once."""
     if yes():
         a, b = b, a
     if not in_turn and a.start < b.end and b.start < a.end:
-        yield Question("order", pick(AT_ONCE).format(a=thing(a.label), b=thing(b.label)), "yes")
+        yield Question("order", pick(wording.at_once).format(a=thing(a.label), b=thing(b.label)), "yes")
     elif yes():
-        yield Question("order", pick(AT_ONCE).format(a=thing(a.label), b=thing(b.label)), "no")
+        yield Question("order", pick(wording.at_once).format(a=thing(a.label), b=thing(b.label)), "no")
     if abs(a.level_db - b.level_db) >= CONTRAST_DB:
         louder = a if a.level_db > b.level_db else b
         if yes():
-            yield Question("loudness", pick(LOUDER), thing(louder.label))
+            yield Question("loudness", pick(wording.louder), thing(louder.label))
         else:
-            asked = pick(IS_LOUDER).format(a=thing(a.label), b=thing(b.label))
+            asked = pick(wording.is_louder).format(a=thing(a.label), b=thing(b.label))
             yield Question("loudness", asked, _yes(a is louder))
     shorter, longer = sorted((a, b), key=lambda part: part.end - part.start)
     if len(a.times) == len(b.times) == 1 and longer.seconds >= LONGER * shorter.seconds:
-        yield Question("duration", pick(LONGEST), thing(longer.label))
+        yield Question("duration", pick(wording.longest), thing(longer.label))
 
 
 def thing(label: str) -> str:
