@@ -11,6 +11,7 @@ from pathlib import Path
 
 import parity_beats
 import parity_captioner
+import parity_pengi
 import pytest
 import torch
 from parity import Comparison
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 CHECKERS: dict[str, Callable[[Path], set[str]]] = {
     "beats": parity_beats.check,
     "captioner": parity_captioner.check,
+    "pengi": parity_pengi.check,
 }
 """Folder name -> function that compares all it holds and says what it compared, as ``file:tensor``."""
 

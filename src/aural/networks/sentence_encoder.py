@@ -15,7 +15,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -206,18 +206,32 @@ class SentenceEncoder(nn.Module):
         The same text gives the same vector (to rounding, 1e-6) whatever else is in ``texts``. Texts longer than the
         model's limit are cut; an empty text has a vector too.
         """
+        vectors = torch.empty(len(texts), self.dim, device=next(self.parameters()).device)
+        for indices, input_ids in self._batches(texts):
+            vectors[indices] = self(input_ids)
+        return vectors
+
+    @torch.no_grad()
+    def token_states(self, texts: Sequence[str], length: int) -> Tensor:
+        """Texts -> the states of their tokens, (len(texts), length, D): cut, or followed by zeros, to ``length``."""
+        states = []
+        for indices, input_ids in self._batches(texts):
+            hidden = self.transformer(input_ids)[:, :length]
+            states += list(zip(indices, F.pad(hidden, (0, 0, 0, length - hidden.shape[1])), strict=True))
+        return torch.stack([state for _, state in sorted(states, key=lambda one: one[0])])
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Places in ``texts``, and the token ids of these texts, all of one length, on the device of the weights."""
         device = next(self.parameters()).device
         # One by one: the library's own batches start threads, about which it complains when a data loader forks later.
         rows = [self._tokenizer.encode((self._instruction + text.strip()).strip()).ids for text in texts]
         of_length: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             of_length.setdefault(len(row), []).append(index)
-        vectors = torch.empty(len(rows), self.dim, device=device)
         for indices in of_length.values():
             for start in range(0, len(indices), BATCH_SIZE):
                 batch = indices[start : start + BATCH_SIZE]
-                vectors[batch] = self(torch.tensor([rows[index] for index in batch], device=device))
-        return vectors
+                yield batch, torch.tensor([rows[index] for index in batch], device=device)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Token ids (B, L), special tokens included and no padding, -> vectors of length 1 (B, K)."""

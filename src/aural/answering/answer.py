@@ -1,0 +1,282 @@
+"""Ask a recording: what the command line, the demo page and the tests call.
+
+A recording longer than the model hears at once is covered whole by windows of equal length (:mod:`waveform`), and each
+window gives its best answers. Which of them is the answer of the recording is decided by all windows together: every
+answer that came best in some window is scored under every window, and the one whose mean log-probability a token,
+averaged over the windows, is highest is taken. It is what fits the recording as a whole; with ``windows`` the answer of
+each stretch is given instead, with its times.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from aural.answering.convert import SYSTEM, load_model
+from aural.answering.decoding import beam, greedy, sample
+from aural.answering.model import AudioLanguageModel
+from aural.answering.scoring import log_likelihoods
+from aural.answering.tokenizer import Tokenizers
+from aural.answering.waveform import windows as repeated_windows
+from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
+from aural.beam_search import Hypothesis
+from aural.checkpoint import find_model
+from aural.device import choose_device
+from aural.errors import AuralError, UsageError
+from aural.padding import pad
+from aural.sampling import SamplingConfig
+
+Method = Literal["beam", "greedy", "sample"]
+METHODS: tuple[Method, ...] = ("beam", "greedy", "sample")
+
+QUESTION = "question: {question}"
+"""How a question is put to the model (Table 1 of the paper)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a recording, or a window of it, answers."""
+
+    text: str
+    score: float
+    """Mean log-probability of a token, in nats; over several windows, their mean."""
+    start: float | None = None
+    """Seconds; None where the answer is for the whole sound."""
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class AnsweringModel:
+    """An audio language model with its readers of text."""
+
+    name: str
+    model: AudioLanguageModel
+    tokenizers: Tokenizers
+    device: torch.device
+    normalize_prompt: bool = True
+    """Whether prompts have length 1, as in training, or are left as they are, as in the released inference code."""
+
+    def windows(self, sound: Sound, length: float | None = None) -> Iterator[Window]:
+        """The windows of a sound that are heard at once: as few as cover it, or of ``length`` seconds each."""
+        config = self.model.config
+        longest = config.seconds if length is None else length
+        if config.htsat is not None and length is None:
+            yield from repeated_windows(sound, config.sample_rate, longest)
+            return
+        if length is None:
+            whole = seconds(sound)
+            # a millisecond more, so that rounding does not leave a sliver at the end
+            longest = whole / ceil(max(whole, SHORTEST_WINDOW) / longest) + 0.001
+        yield from windows_of(sound, config.sample_rate, longest)
+
+    @torch.inference_mode()
+    def hear(self, windows: Sequence[Window]) -> Tensor:
+        """The audio's half of the prefix of each window, (windows, P, E)."""
+        config = self.model.config
+        waveforms = [torch.from_numpy(window.waveform) for window in windows]
+        if config.htsat is not None:  # it hears windows of one length only
+            waveforms = [one.repeat(ceil(config.n_samples / len(one)))[: config.n_samples] for one in waveforms]
+        waveform, mask = pad(waveforms)
+        waveform, mask = waveform.to(self.device), mask.to(self.device)
+        return self.model.audio_prefix(self.model.embed_audio(waveform, None if mask.all() else mask))
+
+    @torch.inference_mode()
+    def read(self, prompts: Sequence[str]) -> Tensor:
+        """The prompt's half of the prefix of each prompt, (prompts, P, E)."""
+        states = self.tokenizers.prompts(prompts).to(self.device)
+        return self.model.prompt_prefix(states, normalize_prompt=self.normalize_prompt)
+
+    def prefix(self, heard: Tensor, read: Tensor, added: str | None = None) -> Tensor:
+        """Both halves, of which one may be for all, and text that the answer is to go on from: (B, Q, E)."""
+        size = max(len(heard), len(read))
+        parts = [heard.expand(size, -1, -1), read.expand(size, -1, -1)]
+        if added:
+            ids = torch.tensor([self.tokenizers.ids(added)], device=self.device)
+            parts.append(self.model.gpt2.transformer.wte(ids).expand(size, -1, -1))
+        return torch.cat(parts, dim=1)
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    normalize_prompt: bool = True,
+) -> AnsweringModel:
+    """Load an audio language model: the embedded default, a folder, or a hub id.
+
+    Raises:
+        UsageError: unknown model.
+        CheckpointError: the folder's config or weights do not fit.
+    """
+    where = choose_device(device)
+    folder = find_model(model, SYSTEM, offline=offline)
+    network, tokenizers = load_model(folder, offline=offline)
+    return AnsweringModel(
+        str(model or "default"),
+        network.requires_grad_(False).to(where),
+        tokenizers,
+        torch.device(where),
+        normalize_prompt,
+    )
+
+
+@overload
+def ask(sounds: Sound, prompt: str, **options: Any) -> Answer: ...
+@overload
+def ask(sounds: list[Sound], prompt: str, **options: Any) -> list[Answer]: ...
+def ask(
+    sounds: Any, prompt: str, *, model: "AnsweringModel | str | os.PathLike[str] | None" = None, **options: Any
+) -> Any:
+    """Put a question, or any other prompt, to a sound or to each of a list of sounds.
+
+    Args:
+        sounds: a path, a binary file object, or an array or tensor with its sample rate; or a list of these.
+        prompt: a question, or a prompt of a task; see :func:`as_prompt`.
+        model: a loaded model, or what :func:`load` takes.
+        options: see :func:`ask_each`.
+
+    Returns:
+        An :class:`Answer` for each sound; with ``windows``, a list of them for each sound.
+
+    Raises:
+        AuralError: a sound cannot be read, or the options do not fit.
+    """
+    loaded = model if isinstance(model, AnsweringModel) else load(model)
+    alone = not isinstance(sounds, list)
+    results = []
+    for _, found in ask_each([sounds] if alone else sounds, [prompt], loaded, **options):
+        if isinstance(found, AuralError):
+            raise found
+        results.append(found[0] if options.get("windows") is not None else found[0][0])
+    return results[0] if alone else results
+
+
+def as_prompt(text: str, prompts: Iterable[str]) -> str:
+    """What a person writes as what the model is given: a question without its mark, and told to be one.
+
+    Args:
+        text: a question, or one of ``prompts``.
+        prompts: prompts of tasks, which are left as they are; so is what begins with ``question:``.
+    """
+    text = text.strip().rstrip("?").rstrip()
+    if text in prompts or text.startswith(QUESTION.split("{", maxsplit=1)[0]):
+        return text
+    return QUESTION.format(question=text[:1].lower() + text[1:])
+
+
+def ask_each(
+    sounds: Iterable[Sound],
+    prompts: Sequence[str],
+    model: AnsweringModel,
+    *,
+    method: Method = "beam",
+    beams: int = 3,
+    max_tokens: int = 30,
+    temperature: float = 1.0,
+    add_text: str | None = None,
+    seed: int = 0,
+    windows: float | None = None,
+    batch_size: int = 8,
+) -> Iterator[tuple[Sound, list[list[Answer]] | AuralError]]:
+    """Put every prompt to every sound, in order; a sound that cannot be read gives its error, and the rest goes on.
+
+    Args:
+        sounds: any number; they are read as they are needed.
+        prompts: what the model is given.
+        model: from :func:`load`.
+        method: "beam", "greedy" or "sample".
+        beams: of the beam search.
+        max_tokens: length of an answer at most.
+        temperature: of beam search and sampling.
+        add_text: text that the answers go on from.
+        seed: of the sampling.
+        windows: seconds; an answer for every stretch of that length instead of one for the whole.
+        batch_size: sounds read, windows heard, and answers written at a time.
+
+    Yields:
+        Each sound with a list for each prompt: the one answer, or one for each window.
+
+    Raises:
+        UsageError: an option that does not fit.
+    """
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+    longest = model.model.config.seconds
+    if windows is not None and not 0 < windows <= longest:
+        raise UsageError(f"windows of {windows:g} s: this model hears up to {longest:g} s at once")
+    limit = min(max_tokens, model.model.config.gpt2.max_positions - 2 * model.model.config.prefix_length)
+    read = model.read(prompts)
+
+    def written(prefix: Tensor, numbers: Sequence[int]) -> list[Hypothesis]:
+        if method == "beam":
+            return [one[0] for one in beam(model.model, prefix, beams=beams, max_tokens=limit, temperature=temperature)]
+        if method == "greedy":
+            return greedy(model.model, prefix, max_tokens=limit)
+        # every window of a sound has a seed of its own, whatever stands beside it in the batch
+        seeds = [seed + 1_000_003 * number for number in numbers]
+        return sample(
+            model.model, prefix, config=SamplingConfig(temperature=temperature), max_tokens=limit, seeds=seeds
+        )
+
+    remaining = iter(sounds)
+    while chunk := list(islice(remaining, batch_size)):
+        pieces = [_windows(model, sound, windows) for sound in chunk]
+        readable = [some for some in pieces if not isinstance(some, AuralError)]
+        flat = [window for some in readable for window in some]
+        numbers = [number for some in readable for number in range(len(some))]
+        batches = [slice(first, first + batch_size) for first in range(0, len(flat), batch_size)]
+        heard = [model.hear(flat[batch]) for batch in batches]
+        prefixes = [model.prefix(torch.cat(heard), asked[None], add_text) for asked in read] if heard else []
+        found = [[one for batch in batches for one in written(prefix[batch], numbers[batch])] for prefix in prefixes]
+        first = 0
+        for sound, some in zip(chunk, pieces, strict=True):
+            if isinstance(some, AuralError):
+                yield sound, some
+                continue
+            own = slice(first, first + len(some))
+            first = own.stop
+            yield (
+                sound,
+                [
+                    _answers(model, prefix[own], hypotheses[own], some, windows is not None)
+                    for prefix, hypotheses in zip(prefixes, found, strict=True)
+                ],
+            )
+
+
+def _windows(model: AnsweringModel, sound: Sound, length: float | None) -> list[Window] | AuralError:
+    try:
+        return list(model.windows(sound, length))
+    except AuralError as error:
+        return error
+
+
+def _answers(
+    model: AnsweringModel, prefix: Tensor, found: Sequence[Hypothesis], pieces: Sequence[Window], each: bool
+) -> list[Answer]:
+    """What a sound answers to one prompt: one for the whole, or for each window."""
+    if not each and len(found) > 1:
+        return [combined(model, prefix, found)]
+    texts = [model.tokenizers.text_of(one.token_ids) for one in found]
+    times = [(piece.start, piece.end) if each else (None, None) for piece in pieces]
+    return [Answer(text, one.score, *when) for text, one, when in zip(texts, found, times, strict=True)]
+
+
+def combined(model: AnsweringModel, prefix: Tensor, found: Sequence[Hypothesis]) -> Answer:
+    """The answer of a recording from those of its windows: the one that fits them best on average.
+
+    Args:
+        model: from :func:`load`.
+        prefix: (windows, Q, E).
+        found: the best answer of each window.
+    """
+    candidates = list(dict.fromkeys(one.token_ids for one in found))
+    scores = torch.stack([log_likelihoods(model.model, row[None], candidates, mean=True) for row in prefix]).mean(0)
+    best = int(scores.argmax())
+    return Answer(model.tokenizers.text_of(candidates[best]), float(scores[best]))

@@ -1,0 +1,121 @@
+"""Scenes as the frozen encoder hears them, with what can be asked about them: computed once, asked again and again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from aural.answering.tasks import Task, asked_of
+from aural.manifest import Clip
+from aural.soundscapes.examples import Example, Examples
+from aural.soundscapes.questions import questions
+
+QUESTION_ROUNDS = 3
+"""How often a scene is asked through: each time one question of each kind, about another of its sounds."""
+
+Asked = tuple[str, str]
+"""A prompt and its answer."""
+
+
+@dataclass(frozen=True)
+class EncodedScene:
+    rows: Tensor
+    """(R, A) float16, of the audio encoder."""
+    asked: tuple[Asked, ...]
+    """Those of this turn."""
+
+
+class EncodedScenes:
+    """``scenes(index)`` goes through the pool; each turn asks other things of each scene."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        encode: Callable[[Tensor], Tensor],
+        tasks: Mapping[Task, float],
+        *,
+        n: int,
+        n_asked: int,
+        device: torch.device,
+        bfloat16: bool,
+        progress: bool,
+    ) -> None:
+        """Encode examples 0 .. n-1; ``n`` is rounded up to whole groups of one length.
+
+        Args:
+            examples: soundscapes and recordings.
+            encode: waveforms (B, N) -> rows (B, R, A).
+            tasks: what is asked, and in which proportion.
+            n: size of the pool.
+            n_asked: prompts put to a scene in one turn.
+            device: where to encode.
+            bfloat16: encode under autocast.
+            progress: show a progress bar.
+        """
+        self.seed, self.n_asked = examples.seed, n_asked
+        self.shares = {task.name: share for task, share in tasks.items()}
+        self.rows: list[Tensor] = []
+        self.asked: list[dict[str, tuple[Asked, ...]]] = []
+        group = examples.settings.soundscapes.group
+        for first in track(range(0, -(-n // group) * group, group), "encoding scenes", disable=not progress):
+            some = [examples.with_captions(index, QUESTION_ROUNDS) for index in range(first, first + group)]
+            waveform = torch.from_numpy(np.stack([example.waveform for example, _ in some])).to(device)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                rows = encode(waveform)
+            self.rows += list(rows.half().cpu())
+            for index, (example, said) in enumerate(some, start=first):
+                generator = np.random.default_rng([examples.seed, 5, index])
+                self.asked.append(all_asked(example, said, tuple(tasks), generator))
+
+    def __call__(self, index: int) -> EncodedScene:
+        turn, place = divmod(index, len(self.rows))
+        # Scenes of a group are alike in length only; any order will do, another one each turn.
+        scene = int(np.random.default_rng([self.seed, 6, turn]).permutation(len(self.rows))[place])
+        generator = np.random.default_rng([self.seed, 7, index])
+        asked = self.asked[scene]
+        shares = np.array([self.shares[name] for name in asked])
+        drawn = generator.choice(len(shares), size=self.n_asked, p=shares / shares.sum())
+        names = list(asked)
+        picked = (asked[names[task]] for task in drawn)
+        return EncodedScene(self.rows[scene], tuple(pairs[int(generator.integers(len(pairs)))] for pairs in picked))
+
+    def texts(self) -> list[str]:
+        """All that is said and asked about the pool: answers, and prompts with their answers."""
+        pairs = [pair for asked in self.asked for some in asked.values() for pair in some]
+        return [text for prompt, answer in pairs for text in (answer, f"{prompt} {answer}")]
+
+
+def all_asked(
+    example: Example, captions: Sequence[str], tasks: Sequence[Task], generator: np.random.Generator
+) -> dict[str, tuple[Asked, ...]]:
+    """Every prompt that an example has an answer to, by the name of its task."""
+    found: dict[str, dict[Asked, None]] = {}
+    known = Clip("", captions=tuple(captions), labels=example.labels)  # type: ignore[arg-type]
+    for turn in range(QUESTION_ROUNDS):
+        asked = () if example.scene is None else questions(example.scene, generator)
+        facts = [(known, turn), *((Clip("", question=one.question, answer=one.answer), 0) for one in asked)]  # type: ignore
+        for clip, way in facts:
+            for name, pair in asked_of(clip, tasks, way).items():
+                found.setdefault(name, {})[pair] = None
+    return {name: tuple(pairs) for name, pairs in found.items()}
+
+
+@dataclass(frozen=True)
+class EncodedCollate:
+    """Encoded scenes -> what an audio language model learns from."""
+
+    prompts: Callable[[Sequence[str]], Tensor]
+    targets: Callable[[Sequence[str]], Tensor]
+
+    def __call__(self, scenes: Sequence[EncodedScene]) -> dict[str, Any]:
+        """``rows`` (S, R, A) of the scenes; ``prompts`` and ``targets`` of all that is asked, scene after scene."""
+        asked = [pair for scene in scenes for pair in scene.asked]
+        return {
+            "rows": torch.stack([scene.rows for scene in scenes]).float(),
+            "prompts": self.prompts([prompt for prompt, _ in asked]),
+            "targets": self.targets([answer for _, answer in asked]),
+        }

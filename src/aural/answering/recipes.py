@@ -1,0 +1,130 @@
+"""How to train an audio language model: plain functions that return settings; ``RECIPES`` is what the commands know."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from aural.answering.model import AnsweringConfig, Gpt2Config, SentencesConfig
+from aural.networks.conv_encoder import ConvEncoderConfig
+from aural.soundscapes.compose import SoundscapeSettings
+from aural.soundscapes.examples import ExampleSettings
+from aural.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """The language model that is trained first, on text alone."""
+
+    vocab_size: int
+    """At most; of its byte-level BPE."""
+    train: TrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Model, data and training. Over the listener in the box, or over a released or given audio encoder."""
+
+    model: AnsweringConfig
+    train: TrainConfig
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    """Which tasks are learned, and in which proportion; empty: all that the clips allow, in equal parts."""
+    soundscapes: ExampleSettings | None = None
+    """Learn from these besides recordings, encoded once; None: from the clips of the manifest alone."""
+    pool: int = 0
+    """How many of them."""
+    n_asked: int = 4
+    """Prompts put to each in one step."""
+    language: LanguageRecipe | None = None
+    """None: the language model is given (``--language-model``)."""
+
+
+TASKS = {"audio captioning": 0.2, "sound event classification": 0.25, "audio question answering": 0.55}
+
+
+def default() -> Recipe:
+    """The embedded default: mappers between the listener in the box and a small language model, both frozen."""
+    width = 192
+    model = AnsweringConfig(
+        htsat=None,
+        conv_encoder=ConvEncoderConfig(),
+        audio_rows=32,
+        freeze_audio_encoder=True,
+        seconds=10.0,
+        min_seconds=4.0,
+        text_encoder=None,
+        sentences=SentencesConfig(width=384),
+        gpt2=Gpt2Config(vocab_size=800, width=width, layers=4, heads=4, max_positions=96),
+        prefix_length=8,
+        mapper_layers=3,
+        mapper_heads=4,
+        prompt_length=20,
+        target_length=40,
+    )
+    train = TrainConfig(
+        steps=4000,
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        weight_decay=0.05,
+        ema_decay=0.995,
+        save_every=500,
+    )
+    text = replace(train, steps=1200, batch_size=64, learning_rate=2e-3, warmup_steps=100, ema_decay=None)
+    soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size)
+    return Recipe(
+        model,
+        train,
+        tasks=TASKS,
+        soundscapes=ExampleSettings(soundscapes, recordings=0.35),
+        pool=10_000,
+        language=LanguageRecipe(vocab_size=800, train=text),
+    )
+
+
+def tiny() -> Recipe:
+    """A few steps with toy sizes, in seconds: for tests, and to see the whole road once."""
+    model = AnsweringConfig(
+        htsat=None,
+        conv_encoder=ConvEncoderConfig(channels=(4, 4, 8, 8, 16)),
+        audio_rows=6,
+        freeze_audio_encoder=True,
+        seconds=4.0,
+        min_seconds=2.0,
+        text_encoder=None,
+        sentences=SentencesConfig(width=384),
+        gpt2=Gpt2Config(vocab_size=300, width=16, layers=1, heads=2, max_positions=48),
+        prefix_length=3,
+        mapper_layers=1,
+        mapper_heads=2,
+        prompt_length=12,
+        target_length=24,
+    )
+    train = TrainConfig(steps=4, batch_size=4, learning_rate=1e-3, ema_decay=0.9, log_every=1)
+    text = TrainConfig(steps=4, batch_size=8, learning_rate=1e-3, log_every=1)
+    soundscapes = ExampleSettings(SoundscapeSettings(seconds=(2.0, 2.5), group=train.batch_size))
+    return Recipe(
+        model, train, tasks=TASKS, soundscapes=soundscapes, pool=8, language=LanguageRecipe(vocab_size=300, train=text)
+    )
+
+
+def paper() -> Recipe:
+    """Deshmukh et al. 2023: HTS-AT trained on, CLIP and GPT-2 given and frozen; 60 epochs of 3.4 M pairs.
+
+    Adam in batches of 384, with 2000 steps of warm-up to 1e-4 and a linear decay, on 20 GPUs.
+    """
+    train = TrainConfig(
+        steps=531_250,
+        batch_size=384,
+        micro_batch_size=48,
+        learning_rate=1e-4,
+        schedule="linear",
+        warmup_steps=2000,
+        weight_decay=0.0,
+        precision="bfloat16",
+        workers=8,
+        validate_every=8854,
+        save_every=8854,
+    )
+    return Recipe(AnsweringConfig(), train)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "tiny": tiny, "paper": paper}

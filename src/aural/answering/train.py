@@ -1,0 +1,364 @@
+"""Train an audio language model: mappers, projections and, in the paper, the audio encoder; the rest is frozen.
+
+Deshmukh et al. 2023 (arXiv 2305.11834), sections 3 and 4: one objective for all tasks, the likelihood of the answer.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from aural.answering.borrowed import borrowed_clip, borrowed_gpt2
+from aural.answering.convert import SYSTEM
+from aural.answering.data import AskedCollate, AskedExamples
+from aural.answering.encoded import EncodedCollate, EncodedScenes
+from aural.answering.language import train_language_model, train_tokenizer
+from aural.answering.model import AudioLanguageModel, encode_rows
+from aural.answering.recipes import RECIPES, Recipe
+from aural.answering.tasks import Task, read_tasks
+from aural.answering.tokenizer import TEXT_TOKENIZER, TOKENIZER, Tokenizers, stop_token_id
+from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
+from aural.device import choose_device
+from aural.errors import CheckpointError, UsageError
+from aural.manifest import Clip, read_manifest
+from aural.networks.conv_encoder import ConvEncoder
+from aural.networks.htsat import Htsat
+from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
+from aural.networks.sentence_encoder import load_sentence_encoder
+from aural.soundscapes.examples import Examples
+from aural.training import TrainConfig, train as run_training
+
+VALIDATION = "validation"
+"""``split`` of clips that training leaves alone."""
+
+CARD = """---
+license: apache-2.0
+library_name: aural
+pipeline_tag: audio-text-to-text
+---
+# Audio language model
+
+It answers questions about a recording. Trained from scratch by
+
+    {command}
+
+on {clips}, sound synthesised here, and soundscapes made of both.
+
+Metrics at the end of training: {metrics}
+
+Limits: it knows the sounds and the kinds of questions it was trained on and little else. The licence of the recordings
+applies to what is said of them here: carry their attribution along with the weights.
+"""
+
+
+@dataclass
+class Shared:
+    """What several trainings over one encoder have in common."""
+
+    pool: EncodedScenes | None = None
+    language: tuple[Tokenizer, dict[str, Tensor]] | None = None
+    """Tokenizer and weights of the language model."""
+
+
+def train(
+    recipe: str = "default",
+    *,
+    manifest: Path,
+    out: Path,
+    encoder: Path | None = None,
+    gpt2: Path | None = None,
+    text_encoder: Path | None = None,
+    tasks: Path | None = None,
+    hold_out: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    steps: int | None = None,
+    precision: str | None = None,
+    progress: bool = True,
+    shared: "Shared | None" = None,
+    change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
+) -> None:
+    """Train by a recipe; ``out`` is then a model folder for :func:`aural.answering.answer.load`.
+
+    Args:
+        recipe: a name in ``RECIPES``.
+        manifest: clips with captions, labels, questions and answers, or whatever the tasks speak of.
+        out: folder of the model.
+        encoder: folder of a trained listener; None: the one in the box, if no split is held out, of which it knows.
+        gpt2: folder of GPT-2 in the hub's layout, for a recipe that trains no language model of its own.
+        text_encoder: folder of CLIP, likewise.
+        tasks: a table of tasks beyond the built-in ones.
+        hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        resume: go on where an earlier run stopped.
+        device: "auto", "cpu", "cuda", ...
+        seed: of the data, the initial weights and dropout.
+        steps: instead of the recipe's.
+        precision: "float32" or "bfloat16", instead of the recipe's.
+        progress: show a progress bar on a terminal.
+        shared: what trainings over the same encoder and clips need to compute only once.
+        change: what an experiment changes in the recipe.
+
+    Raises:
+        UsageError: unknown recipe, nothing to learn from, or something the recipe needs was not given.
+    """
+    settings = change(_recipe(recipe, seed, steps, precision))
+    shared = shared or Shared()
+    clips = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
+    shares = _shares(settings, read_tasks(tasks))
+    command = f"aural train answering --recipe {recipe} --manifest {manifest.name} --seed {seed}"
+    command += f" --hold-out {hold_out}" if hold_out else ""
+    how = _How(out, resume, None if device == "auto" else device, progress)
+    if settings.soundscapes is None:
+        if gpt2 is None or (text_encoder is None) != (settings.model.text_encoder is None):
+            raise UsageError(
+                f"recipe {recipe} is over published models: pass --gpt2 and --text-encoder with their folders"
+            )
+        _over_recordings(settings, clips, shares, gpt2, text_encoder, seed, command, how)
+        return
+    if encoder is None and hold_out is None:
+        encoder = find_model(None, LISTENING)
+    if encoder is None:
+        raise UsageError(f"pass --encoder with the folder of a listener that was trained with --hold-out {hold_out}")
+    _over_soundscapes(settings, clips, shares, encoder, seed, command, how, shared)
+
+
+@dataclass(frozen=True)
+class _How:
+    out: Path
+    resume: bool
+    device: str | None
+    progress: bool
+
+
+def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> Recipe:
+    if name not in RECIPES:
+        raise UsageError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[name]()
+
+    def changed(run: TrainConfig) -> TrainConfig:
+        run = replace(run, seed=seed)
+        if steps is not None:
+            run = replace(run, steps=steps, warmup_steps=min(run.warmup_steps, steps))
+        return run if precision is None else replace(run, precision=precision)  # type: ignore[arg-type]
+
+    language = recipe.language and replace(recipe.language, train=changed(recipe.language.train))
+    return replace(recipe, train=changed(recipe.train), language=language)
+
+
+def _shares(settings: Recipe, table: Mapping[str, Task]) -> dict[Task, float]:
+    return {table[name]: share for name, share in settings.tasks.items()} or dict.fromkeys(table.values(), 1.0)
+
+
+# ------------------------------------------------------------------------------------------- over what a listener hears
+
+
+def _over_soundscapes(
+    settings: Recipe,
+    clips: Sequence[Clip],
+    shares: Mapping[Task, float],
+    encoder: Path,
+    seed: int,
+    command: str,
+    how: _How,
+    shared: Shared,
+) -> None:
+    """A language model of its own first, then mappers between it and a trained listener; both are frozen."""
+    heard = load_config(encoder, ListenerConfig, LISTENING)
+    listener = Listener(heard)
+    load_into(listener, load_weights(encoder))
+    if not isinstance(listener.encoder, ConvEncoder):
+        raise CheckpointError(f"{encoder}: its encoder is not a convolutional one, which this recipe is for")
+    assert settings.soundscapes is not None and settings.language is not None and settings.model.sentences is not None
+    if shared.pool is None:
+        target = torch.device(choose_device(how.device or "auto"))
+        encode = partial(
+            encode_rows,
+            listener.encoder.to(target).eval(),
+            n_rows=settings.model.audio_rows,
+            min_seconds=heard.min_seconds,
+        )
+        shared.pool = EncodedScenes(
+            Examples(clips, settings.soundscapes, seed),
+            encode,
+            shares,
+            n=settings.pool,
+            n_asked=settings.n_asked,
+            device=target,
+            bfloat16=settings.train.precision == "bfloat16",
+            progress=how.progress and sys.stderr.isatty(),
+        )
+    if shared.language is None:
+        shared.language = _language_model(settings, shared.pool.texts(), how)
+    words, spoken = shared.language
+    config = replace(
+        settings.model,
+        conv_encoder=listener.encoder.config,
+        min_seconds=heard.min_seconds,
+        gpt2=replace(settings.model.gpt2, vocab_size=words.get_vocab_size()),
+        stop_token_id=stop_token_id(words),
+    )
+    torch.manual_seed(seed)
+    model = AudioLanguageModel(config)
+    load_into(model.audio_encoder, listener.encoder.state_dict())
+    load_into(model.gpt2, spoken)
+    sentences = load_sentence_encoder(settings.model.sentences.name)
+    reader = Tokenizers(config, words, sentences=sentences)
+    collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
+    _run(_OverEncoded(model), shared.pool, collate, settings.train, reader, clips, command, how)
+
+
+def _language_model(settings: Recipe, texts: list[str], how: _How) -> tuple[Tokenizer, dict[str, Tensor]]:
+    """A tokenizer and the weights of a language model, both trained on what is said and asked about the scenes."""
+    assert settings.language is not None
+    words = train_tokenizer(texts, settings.language.vocab_size)
+    gpt2 = train_language_model(
+        texts,
+        words,
+        replace(settings.model.gpt2, vocab_size=words.get_vocab_size()),
+        first_position=2 * settings.model.prefix_length,
+        training=settings.language.train,
+        out=how.out / "language",
+        resume=how.resume,
+        device=how.device,
+        progress=how.progress,
+    )
+    return words, {name: tensor.detach().cpu() for name, tensor in gpt2.state_dict().items()}
+
+
+class RememberedPrompts:
+    """A reader of prompts that reads each once: the same ones come back many times in a training."""
+
+    def __init__(self, reader: Tokenizers) -> None:
+        self.reader = reader
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """As :meth:`aural.answering.tokenizer.Tokenizers.prompts`."""
+        new = sorted({prompt for prompt in prompts if prompt not in self.known})
+        if new:
+            self.known.update(zip(new, self.reader.prompts(new).half(), strict=True))
+        return torch.stack([self.known[prompt] for prompt in prompts]).float()
+
+
+class _OverEncoded(nn.Module):
+    """The losses over rows of the frozen audio encoder, of which each is asked several things."""
+
+    def __init__(self, model: AudioLanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        heard = self.model.audio_prefix(self.model.embed_encoded(batch["rows"]))
+        asked = self.model.prompt_prefix(batch["prompts"])
+        prefix = torch.cat((heard.repeat_interleave(len(asked) // len(heard), dim=0), asked), dim=1)
+        return self.model.losses(prefix, batch["targets"])
+
+
+# ------------------------------------------------------------------------------------------ over published models
+
+
+def _over_recordings(
+    settings: Recipe,
+    clips: Sequence[Clip],
+    shares: Mapping[Task, float],
+    gpt2: Path,
+    text_encoder: Path | None,
+    seed: int,
+    command: str,
+    how: _How,
+) -> None:
+    """As in the paper: the audio encoder learns along, GPT-2 and CLIP's text tower are as published."""
+    sizes, spoken, words = borrowed_gpt2(gpt2)
+    config = replace(settings.model, gpt2=sizes, stop_token_id=stop_token_id(words))
+    read: dict[str, Tensor] = {}
+    text_words = None
+    if text_encoder is not None:
+        text_sizes, read, text_words = borrowed_clip(text_encoder)
+        config = replace(config, text_encoder=text_sizes)
+    torch.manual_seed(seed)
+    model = AudioLanguageModel(config)
+    load_into(model.gpt2, spoken)
+    if model.text_encoder is not None:
+        load_into(model.text_encoder, read)
+    reader = Tokenizers(config, words, text_words)
+    learnt = [clip for clip in clips if clip.split != VALIDATION]
+    examples = AskedExamples(
+        learnt, shares, sample_rate=config.sample_rate, n_samples=config.n_samples, seed=settings.train.seed
+    )
+    _run(
+        _OverWaveforms(model),
+        examples,
+        AskedCollate(reader.prompts, reader.targets),
+        settings.train,
+        reader,
+        clips,
+        command,
+        how,
+    )
+
+
+class _OverWaveforms(nn.Module):
+    """The losses over waveforms."""
+
+    def __init__(self, model: AudioLanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.model(batch["waveform"], batch["prompts"], batch["targets"])
+
+
+# --------------------------------------------------------------------------------------------------------------- both
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """What FSDP assembles one at a time; of the module it is given, which is a copy."""
+    model = cast(_OverWaveforms, module).model
+    stages = list(model.audio_encoder.layers) if isinstance(model.audio_encoder, Htsat) else []
+    mappers = [*model.audio_mapper.transformer.layers, *model.prompt_mapper.transformer.layers]
+    return [*stages, *mappers, *model.gpt2.transformer.h]
+
+
+def _run(
+    module: _OverEncoded | _OverWaveforms,
+    example: Callable[[int], Any],
+    collate: Callable[[list[Any]], Any],
+    config: TrainConfig,
+    reader: Tokenizers,
+    clips: Sequence[Clip],
+    command: str,
+    how: _How,
+) -> None:
+    model = module.model
+
+    def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
+        weights = {name.removeprefix("model."): value for name, value in weights.items()}
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items())) or "none"
+        card = CARD.format(command=command, clips=f"{len(clips)} clips", metrics=figures)
+        files = {TOKENIZER: reader.gpt2.to_str()} | ({TEXT_TOKENIZER: reader.text.to_str()} if reader.text else {})
+        save_model(folder, system=SYSTEM, config=model.config, weights=weights, card=card, files=files)
+
+    def counts(batch: Mapping[str, Tensor]) -> dict[str, float]:
+        return {"cross_entropy": int((batch["targets"] != model.config.pad_token_id).sum())}
+
+    run_training(
+        module,
+        example=example,
+        collate=collate,
+        counts=counts,
+        loss_weights=model.loss_weights,
+        config=replace(config, validate_every=0),
+        out=how.out,
+        save=save,
+        blocks=_blocks,
+        resume=how.resume,
+        device=how.device,
+        progress=how.progress,
+    )
