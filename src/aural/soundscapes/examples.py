@@ -11,11 +11,15 @@ import numpy as np
 
 from aural.features import SAMPLE_RATE
 from aural.manifest import Clip, Event
+from aural.sound_phrases import SOUNDS
 from aural.soundscapes.acoustics import Waveform, at_level, change_speed, low_pass
 from aural.soundscapes.compose import RMS, Soundscapes, SoundscapeSettings
-from aural.soundscapes.recordings import read
+from aural.soundscapes.recordings import clear_bursts, read
 from aural.soundscapes.scene import Part, Scene
 from aural.soundscapes.wording import brief, captions
+
+COUNTED = 0.7
+"""Share of recordings whose events can be counted that are described with their number, which no corpus states."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,23 @@ class Examples:
             waveform[start : start + len(sound)] = sound
         waveform = at_level(waveform, RMS * 10 ** (float(generator.uniform(-gain_db, gain_db)) / 20))
         said = tuple(clip.captions[place] for place in generator.permutation(len(clip.captions))[:n])
+        plain = said[0]
         times = (start / SAMPLE_RATE, (start + len(sound)) / SAMPLE_RATE)
         parts = tuple(Part(label, (times,)) for label in clip.labels)
-        scene = Scene(n_samples / SAMPLE_RATE, parts) if parts else None
-        events = scene.events if scene else ()
-        return Example(waveform, said[0], said[0], clip.labels, events, scene), said
+        events = tuple(Event(label, *times, single=False) for label in clip.labels)
+        counted = self._counted(clip, sound, start)
+        scene = Scene(n_samples / SAMPLE_RATE, (counted,) if counted else parts) if parts else None
+        if scene and counted and generator.random() < COUNTED:
+            said = captions(scene, n, generator)
+        return Example(waveform, said[0], plain, clip.labels, events, scene), said
+
+    def _counted(self, clip: Clip, sound: Waveform, start: int) -> Part | None:
+        """The sound of a recording as single events, if it is one whose number can be told and is beyond doubt."""
+        label = clip.labels[0] if len(clip.labels) == 1 else None
+        if label not in SOUNDS or SOUNDS[label].one_and_many is None:
+            return None
+        found = clear_bursts(sound, label) or []
+        if not 1 <= len(found) <= self.settings.soundscapes.most_events:
+            return None
+        times = tuple(((start + first) / SAMPLE_RATE, (start + last) / SAMPLE_RATE) for first, last in found)
+        return Part(label, times, counted=True)
