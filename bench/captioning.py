@@ -25,24 +25,25 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from measure import (
-    Samples,
+    HEADER,
+    Row,
     count_flops,
+    expect_close,
     in_turns,
     machine,
     n_bytes,
     peak_flops,
     peak_memory,
+    print_table,
     read_bandwidth,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -105,60 +106,6 @@ def tiny_sizes() -> Sizes:
         captioner, seconds=2.0, batches=(1, 2), candidates=5, length=12, repeats=2, clips=3, memory_of_beats=False,
         sgemm=256, read_megabytes=4,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table of times."""
-
-    what: str
-    ours: Samples
-    peer_name: str = ""
-    peer: Samples | None = None
-    flops: int = 0
-    weight_bytes: int = 0
-
-    def cells(self, flops_per_second: float, bytes_per_second: float) -> list[str]:
-        """The line, given the limits of the machine."""
-        floor = max(self.flops / flops_per_second, self.weight_bytes / bytes_per_second)
-        foreign = [*self.ours.foreign, *(self.peer.foreign if self.peer else ())]
-        return [
-            self.what,
-            shown(self.ours),
-            self.peer_name,
-            shown(self.peer) if self.peer else "",
-            f"{self.peer.median / self.ours.median:.2f}" if self.peer else "",
-            f"{median(self.peer.cpu_seconds) / median(self.ours.cpu_seconds):.2f}" if self.peer else "",
-            f"{floor:.3g}",
-            f"{self.ours.median / floor:.1f}",
-            f"{self.flops / self.ours.median / flops_per_second:.0%}",
-            f"{sum(foreign) / len(foreign):.2f}",
-        ]
-
-
-HEADER = [
-    "what",
-    "ours: median (min) s",
-    "peer",
-    "peer: median (min) s",
-    "peer / ours",
-    "in CPU seconds",
-    "floor s",
-    "ours / floor",
-    "of peak FLOP/s",
-    "foreign cores",
-]
-
-
-def shown(samples: Samples) -> str:
-    """Median and minimum."""
-    return f"{samples.median:.3g} ({samples.minimum:.3g}), n={len(samples.seconds)}"
-
-
-def print_table(header: list[str], rows: Iterable[list[str]]) -> None:
-    """Markdown, each row as soon as it is there."""
-    for cells in chain([header, ["---"] * len(header)], rows):
-        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 # --------------------------------------------------------------------------------------------- the same work, two ways
@@ -362,13 +309,6 @@ def work_alone(name: str, sizes: Sizes) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- agreement
-
-
-def expect_close(what: str, ours: Tensor, peer: Tensor, tolerance: float = 1e-3) -> None:
-    """Stop unless the two agree relative to the largest value."""
-    error = float((ours - peer).abs().max() / peer.abs().max())
-    if not error < tolerance:
-        sys.exit(f"{what}: ours and the peer differ by {error:.1e}; nothing is timed")
 
 
 def expect_agreement(captioner: Captioner, released: "ReleasedCaptioner", sizes: Sizes) -> None:

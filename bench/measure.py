@@ -1,12 +1,14 @@
-"""What every benchmark here needs: time in turns, the machine's measured limits, counted work, peak memory."""
+"""What every benchmark here needs: time in turns, the machine's limits, counted work, peak memory, the table of it."""
 
 import gc
 import os
 import platform
 import resource
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -110,3 +112,64 @@ def peak_memory() -> float:
     if status.is_file():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of times."""
+
+    what: str
+    ours: Samples
+    peer_name: str = ""
+    peer: Samples | None = None
+    flops: int = 0
+    bytes_read: int = 0
+
+    def cells(self, flops_per_second: float, bytes_per_second: float) -> list[str]:
+        """The line, given the limits of the machine."""
+        floor = max(self.flops / flops_per_second, self.bytes_read / bytes_per_second)
+        foreign = [*self.ours.foreign, *(self.peer.foreign if self.peer else ())]
+        return [
+            self.what,
+            shown(self.ours),
+            self.peer_name,
+            shown(self.peer) if self.peer else "",
+            f"{self.peer.median / self.ours.median:.2f}" if self.peer else "",
+            f"{median(self.peer.cpu_seconds) / median(self.ours.cpu_seconds):.2f}" if self.peer else "",
+            f"{floor:.3g}",
+            f"{self.ours.median / floor:.1f}",
+            f"{self.flops / self.ours.median / flops_per_second:.0%}",
+            f"{sum(foreign) / len(foreign):.2f}",
+        ]
+
+
+HEADER = [
+    "what",
+    "ours: median (min) s",
+    "peer",
+    "peer: median (min) s",
+    "peer / ours",
+    "in CPU seconds",
+    "floor s",
+    "ours / floor",
+    "of peak FLOP/s",
+    "foreign cores",
+]
+
+
+def shown(samples: Samples) -> str:
+    """Median and minimum."""
+    return f"{samples.median:.3g} ({samples.minimum:.3g}), n={len(samples.seconds)}"
+
+
+def print_table(header: list[str], rows: Iterable[list[str]]) -> None:
+    """Markdown, each row as soon as it is there."""
+    for cells in chain([header, ["---"] * len(header)], rows):
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def expect_close(what: str, ours: Tensor, peer: Tensor, tolerance: float = 1e-3) -> None:
+    """Stop unless the two agree relative to the largest value."""
+    error = float((ours - peer).abs().max() / peer.abs().max())
+    if not error < tolerance:
+        sys.exit(f"{what}: ours and the peer differ by {error:.1e}; nothing is timed")

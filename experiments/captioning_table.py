@@ -38,7 +38,8 @@ SETS = {
 
 SIZES = {"two sounds": 80, "counts": 80, "noise, silence": 24}
 METHODS = ("greedy", "beam", "nucleus", "likelihood", "similarity", "hybrid")
-STEPS = {"soundscapes": 1200, "recordings": 300}
+STEPS = {"soundscapes": 1000, "recordings": 250}
+POOLS = {"soundscapes": 5000, "recordings": 2500}
 
 
 def shortened(recipe: Recipe, contrastive: bool) -> Recipe:
@@ -47,7 +48,7 @@ def shortened(recipe: Recipe, contrastive: bool) -> Recipe:
     for stage in recipe.stages:
         steps = STEPS[stage.name]
         run = replace(stage.train, steps=steps, warmup_steps=min(stage.train.warmup_steps, steps // 4))
-        stages.append(replace(stage, train=run, pool=6400 if stage is recipe.stages[0] else 3200))
+        stages.append(replace(stage, train=run, pool=POOLS[stage.name]))
     weight = recipe.model.contrastive_weight if contrastive else 0.0
     return replace(recipe, stages=tuple(stages), model=replace(recipe.model, contrastive_weight=weight))
 
@@ -174,8 +175,10 @@ def _mean_of(some: Sequence[dict[str, Any]]) -> Any:
         for scores in some:
             value: Any = scores
             for key in path:
-                value = value[key]
-            values.append(float(value))
+                value = value.get(key) if value is not None else None
+            values += [] if value is None else [float(value)]  # no run that never names both sounds has an order
+        if not values:
+            return "none"
         tensor = torch.tensor(values)
         return f"{tensor.mean():.3f} ± {tensor.std():.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 

@@ -27,7 +27,7 @@ from aural.metrics.bootstrap import interval
 from aural.networks.listener import Listener
 from aural.soundscapes.compose import SoundscapeSettings
 
-STEPS, BATCH_SIZE = 900, 16
+STEPS, BATCH_SIZE = 600, 16
 
 
 def soundscapes(recipe: Recipe, **changes: object) -> Recipe:

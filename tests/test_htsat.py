@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from aural import spec_augment
-from aural.checkpoint import load_config, load_into, load_weights, save_model
+from aural.checkpoint import load_config, load_into, load_weights, save_model, uninitialised
 from aural.errors import CheckpointError
 from aural.networks import htsat
 from aural.networks.htsat import Htsat, HtsatConfig, official_constants, official_weights, small
@@ -355,3 +355,9 @@ def test_the_small_one_has_the_cost_it_names(tmp_path: Path) -> None:
     load_into(again, load_weights(tmp_path / "ear"))
     torch.testing.assert_close(again(noise(1, 5 * 16000)).hidden, output.hidden)
     assert Htsat(small()).tscam_conv is None
+
+
+def test_it_can_be_made_without_drawing_weights() -> None:
+    with uninitialised():  # rejection sampling inside trunc_normal_ once went on for ever here
+        model = Htsat(small())
+    assert all(parameter.isfinite().all() for parameter in model.parameters())

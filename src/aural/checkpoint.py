@@ -174,7 +174,9 @@ class uninitialised(TorchFunctionMode):  # noqa: N801, it reads as a phrase: wit
             "kaiming_uniform_",
             "xavier_normal_",
         }:
-            return args[0] if args else (kwargs or {})["tensor"]
+            tensor: Tensor = args[0] if args else (kwargs or {})["tensor"]
+            with torch.no_grad():
+                return tensor.zero_()  # trunc_normal_ draws until all values lie within its bounds: 0 does
         return func(*args, **(kwargs or {}))
 
 
