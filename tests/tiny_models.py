@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from aural.answering.train import train as train_answerer
 from aural.captioning.train import train as train_captioner
 from aural.listening.train import train as train_listener
 
@@ -10,6 +11,13 @@ def captioner(out: Path, manifest: Path, seed: int = 0, hold_out: str | None = N
     """A captioner in ``out``, over a listener that is trained in ``out-listener`` if it is not there."""
     over = listener(out.with_name(f"{out.name}-listener"), manifest)
     train_captioner("tiny", manifest=manifest, out=out, encoder=over, seed=seed, hold_out=hold_out, progress=False)
+    return out
+
+
+def answerer(out: Path, manifest: Path) -> Path:
+    """An audio language model in ``out``, over a listener that is trained in ``out-listener`` if it is not there."""
+    over = listener(out.with_name(f"{out.name}-listener"), manifest)
+    train_answerer("tiny", manifest=manifest, out=out, encoder=over, progress=False)
     return out
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil
+from math import ceil, inf
 from typing import Any, Literal, overload
 
 import torch
@@ -21,6 +21,7 @@ from aural.answering.convert import SYSTEM, load_model
 from aural.answering.decoding import beam, greedy, sample
 from aural.answering.model import AudioLanguageModel
 from aural.answering.scoring import log_likelihoods
+from aural.answering.tasks import read_tasks
 from aural.answering.tokenizer import Tokenizers
 from aural.answering.waveform import windows as repeated_windows
 from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
@@ -100,6 +101,19 @@ class AnsweringModel:
             parts.append(self.model.gpt2.transformer.wte(ids).expand(size, -1, -1))
         return torch.cat(parts, dim=1)
 
+    def room(self, added: str | None = None) -> int:
+        """How many tokens an answer may have: the positions that the prefix leaves, and the text added to it.
+
+        Raises:
+            UsageError: the text leaves none.
+        """
+        config = self.model.config
+        n_added = len(self.tokenizers.ids(added)) if added else 0
+        left = config.gpt2.max_positions - 2 * config.prefix_length - n_added
+        if left < 1:
+            raise UsageError(f"{n_added} tokens to go on from leave no room for an answer: shorten them by {1 - left}")
+        return left
+
 
 def load(
     model: str | os.PathLike[str] | None = None,
@@ -131,7 +145,12 @@ def ask(sounds: Sound, prompt: str, **options: Any) -> Answer: ...
 @overload
 def ask(sounds: list[Sound], prompt: str, **options: Any) -> list[Answer]: ...
 def ask(
-    sounds: Any, prompt: str, *, model: "AnsweringModel | str | os.PathLike[str] | None" = None, **options: Any
+    sounds: Any,
+    prompt: str,
+    *,
+    model: "AnsweringModel | str | os.PathLike[str] | None" = None,
+    tasks: str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> Any:
     """Put a question, or any other prompt, to a sound or to each of a list of sounds.
 
@@ -139,6 +158,7 @@ def ask(
         sounds: a path, a binary file object, or an array or tensor with its sample rate; or a list of these.
         prompt: a question, or a prompt of a task; see :func:`as_prompt`.
         model: a loaded model, or what :func:`load` takes.
+        tasks: a table of tasks beyond the built-in ones, see :mod:`aural.answering.tasks`.
         options: see :func:`ask_each`.
 
     Returns:
@@ -150,11 +170,21 @@ def ask(
     loaded = model if isinstance(model, AnsweringModel) else load(model)
     alone = not isinstance(sounds, list)
     results = []
-    for _, found in ask_each([sounds] if alone else sounds, [prompt], loaded, **options):
+    prompts = [as_prompt(prompt, task_prompts(tasks))]
+    for _, found in ask_each([sounds] if alone else sounds, prompts, loaded, **options):
         if isinstance(found, AuralError):
             raise found
         results.append(found[0] if options.get("windows") is not None else found[0][0])
     return results[0] if alone else results
+
+
+def task_prompts(tasks: str | os.PathLike[str] | None = None) -> list[str]:
+    """The prompts of the built-in tasks and of a table of one's own, for :func:`as_prompt`.
+
+    Raises:
+        UsageError: it is no such table.
+    """
+    return [task.prompt for task in read_tasks(tasks).values()]
 
 
 def as_prompt(text: str, prompts: Iterable[str]) -> str:
@@ -163,11 +193,19 @@ def as_prompt(text: str, prompts: Iterable[str]) -> str:
     Args:
         text: a question, or one of ``prompts``.
         prompts: prompts of tasks, which are left as they are; so is what begins with ``question:``.
+
+    Raises:
+        UsageError: there is no text.
     """
-    text = text.strip().rstrip("?").rstrip()
-    if text in prompts or text.startswith(QUESTION.split("{", maxsplit=1)[0]):
+    text, prompts = text.strip(), {*prompts}
+    bare = text.rstrip("?").rstrip()
+    if not bare:
+        raise UsageError("nothing is asked: write a question, such as 'is there a dog?'")
+    if text in prompts:
         return text
-    return QUESTION.format(question=text[:1].lower() + text[1:])
+    if bare in prompts or bare.startswith(QUESTION.split("{", maxsplit=1)[0]):
+        return bare
+    return QUESTION.format(question=bare[:1].lower() + bare[1:])
 
 
 def ask_each(
@@ -205,12 +243,16 @@ def ask_each(
     Raises:
         UsageError: an option that does not fit.
     """
+    config = model.model.config
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    longest = model.model.config.seconds
-    if windows is not None and not 0 < windows <= longest:
-        raise UsageError(f"windows of {windows:g} s: this model hears up to {longest:g} s at once")
-    limit = min(max_tokens, model.model.config.gpt2.max_positions - 2 * model.model.config.prefix_length)
+    if windows is not None and not 0 < windows <= config.seconds:
+        raise UsageError(f"windows of {windows:g} s: this model hears up to {config.seconds:g} s at once")
+    if not 1 <= beams <= config.gpt2.vocab_size:
+        raise UsageError(f"{beams} beams: give 1 or more, up to the {config.gpt2.vocab_size} tokens of this model")
+    if max_tokens < 1 or not 0 < temperature < inf:
+        raise UsageError(f"{max_tokens} tokens at temperature {temperature:g}: give 1 or more, at more than 0")
+    limit = min(max_tokens, model.room(add_text))
     read = model.read(prompts)
 
     def written(prefix: Tensor, numbers: Sequence[int]) -> list[Hypothesis]:

@@ -7,29 +7,85 @@
   encoder's space; the cosines go through a softmax with a temperature of their own.
 
 With ``multi``, labels do not exclude one another. Each has a probability of its own: that the answer to "question: is
-there {label}" is yes rather than no (``likelihood``), or its cosine to the written answer, above 0 (``text``).
+there {label}" is yes rather than no (``likelihood``; labels with phrases of their own in :mod:`aural.sound_phrases` are
+asked for by these, as in training), or its cosine to the written answer, above 0 (``text``).
 A long recording's probabilities are the means over its windows; with ``multi``, their maxima: it is there if it is
 there anywhere.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
-from aural.answering.answer import QUESTION, AnsweringModel, _windows
+from aural.answering.answer import QUESTION, AnsweringModel, load
 from aural.answering.decoding import beam
 from aural.answering.scoring import log_likelihoods
 from aural.answering.tokenizer import STOP
-from aural.audio import Sound, Window
-from aural.errors import AuralError, UsageError
+from aural.audio import Sound
+from aural.errors import AudioError, AuralError, UsageError
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
+from aural.sound_phrases import SOUNDS
 
 Way = Literal["likelihood", "text"]
 WAYS: tuple[Way, ...] = ("likelihood", "text")
 PROMPT = "this is a sound of"
 TEXT_TEMPERATURE = 0.1
+TEXT_TOKENS = 30
+"""Of the answer that labels are compared with, at most."""
+
+Judge: TypeAlias = Callable[[Tensor], Tensor]
+"""The audio's half of a window's prefix (1, P, E) -> the probability of each label (labels,), on the CPU."""
+
+
+@overload
+def classify(sounds: Sound, labels: Sequence[str] | None = None, **options: Any) -> dict[str, float]: ...
+@overload
+def classify(sounds: list[Sound], labels: Sequence[str] | None = None, **options: Any) -> list[dict[str, float]]: ...
+def classify(
+    sounds: Any,
+    labels: Sequence[str] | None = None,
+    *,
+    model: "AnsweringModel | str | os.PathLike[str] | None" = None,
+    **options: Any,
+) -> Any:
+    """Say how probable labels are for a sound, or for each of a list of sounds.
+
+    Args:
+        sounds: a path, a binary file object, or an array or tensor with its sample rate; or a list of these.
+        labels: what a sound may be; None: :func:`known_labels`.
+        model: a loaded model, or what :func:`aural.answering.answer.load` takes.
+        options: see :func:`classify_each`.
+
+    Returns:
+        For each sound its labels with their probabilities, the most probable first.
+
+    Raises:
+        AuralError: a sound cannot be read, or the options do not fit.
+    """
+    loaded = model if isinstance(model, AnsweringModel) else load(model)
+    alone = not isinstance(sounds, list)
+    results = []
+    chosen = known_labels(loaded) if labels is None else labels
+    for _, found in classify_each([sounds] if alone else sounds, chosen, loaded, **options):
+        if isinstance(found, AuralError):
+            raise found
+        results.append(found)
+    return results[0] if alone else results
+
+
+def known_labels(model: AnsweringModel) -> tuple[str, ...]:
+    """The labels of the listener that a model hears through.
+
+    Raises:
+        UsageError: it hears through something that names none.
+    """
+    encoder = model.model.config.conv_encoder
+    if encoder is None or not encoder.labels:
+        raise UsageError(f"model {model.name} knows no labels of its own: say which ones to choose from (--labels)")
+    return encoder.labels
 
 
 def classify_each(
@@ -57,52 +113,81 @@ def classify_each(
         Each sound with its labels.
 
     Raises:
-        UsageError: an unknown way, fewer than two labels, or the same one twice.
+        UsageError: an unknown way; fewer than two labels (one with ``multi``), or one that is empty, too long or given
+            twice.
     """
-    if way not in WAYS:
-        raise UsageError(f"unknown way {way!r}; there are {', '.join(WAYS)}")
-    if len(labels) < (1 if multi else 2) or len(set(labels)) < len(labels):
-        raise UsageError(f"{len(labels)} labels were given: two different ones are needed at least")
-    if way == "text":
-        encoder = sentence_encoder or model.tokenizers.sentences or load_sentence_encoder()
-        meanings = encoder.encode(labels)
+    judge = _judge(labels, model, way, multi, prompt, sentence_encoder)
     for sound in sounds:
-        windows = _windows(model, sound, None)
-        if isinstance(windows, AuralError):
-            yield sound, windows
+        try:
+            each = torch.stack([judge(model.hear([window])) for window in model.windows(sound)])
+        except AudioError as error:
+            yield sound, error
             continue
-        if way == "text":
-            each = [_by_text(model, window, prompt, encoder, meanings, multi) for window in windows]
-        elif multi:
-            each = [_by_questions(model, window, labels) for window in windows]
-        else:
-            each = [_by_likelihood(model, window, labels, prompt) for window in windows]
-        pooled = torch.stack(each).amax(0) if multi else torch.stack(each).mean(0)
+        pooled = each.amax(0) if multi else each.mean(0)
         found = dict(zip(labels, pooled.tolist(), strict=True))
         yield sound, dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
-def _by_likelihood(model: AnsweringModel, window: Window, labels: Sequence[str], prompt: str) -> Tensor:
-    prefix = model.prefix(model.hear([window]), model.read([prompt]))
+def _judge(
+    labels: Sequence[str],
+    model: AnsweringModel,
+    way: Way,
+    multi: bool,
+    prompt: str,
+    sentence_encoder: SentenceEncoder | None,
+) -> Judge:
+    """What says how probable each label is; texts are read once for all sounds."""
+    if way not in WAYS:
+        raise UsageError(f"unknown way {way!r}; there are {', '.join(WAYS)}")
+    if len(labels) < (1 if multi else 2):
+        raise UsageError(f"{len(labels)} labels to choose from: give {'one' if multi else 'two'} at least")
+    if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
+        raise UsageError(f"label {twice[0]!r} was given twice: give each once")
+    if not all(label.strip() for label in labels):
+        raise UsageError("a label is empty: give each some text")
+    if way == "text":
+        return _by_text(model, labels, prompt, multi, sentence_encoder)
+    return _by_questions(model, labels) if multi else _by_likelihood(model, labels, prompt)
+
+
+def _by_likelihood(model: AnsweringModel, labels: Sequence[str], prompt: str) -> Judge:
+    asked = model.read([prompt])
     texts = [model.tokenizers.ids(label + STOP)[:-1] for label in labels]
-    scores = log_likelihoods(model.model, prefix, texts)
-    return (scores / model.model.config.label_temperature).softmax(0).cpu()
+    longest, room = max(zip(map(len, texts), labels, strict=True)), model.room()
+    if longest[0] > room:
+        raise UsageError(
+            f"label {longest[1]!r} has {longest[0]} tokens, and this model writes up to {room}: shorten it"
+        )
+
+    def judge(heard: Tensor) -> Tensor:
+        scores = log_likelihoods(model.model, model.prefix(heard, asked), texts)
+        return (scores / model.model.config.label_temperature).softmax(0).cpu()
+
+    return judge
 
 
-def _by_questions(model: AnsweringModel, window: Window, labels: Sequence[str]) -> Tensor:
-    heard = model.hear([window])
+def _by_questions(model: AnsweringModel, labels: Sequence[str]) -> Judge:
+    things = [SOUNDS[label].noun_phrases[0] if label in SOUNDS else label for label in labels]
+    asked = model.read([QUESTION.format(question=f"is there {thing}") for thing in things])
     answers = [model.tokenizers.ids(word + STOP)[:-1] for word in ("yes", "no")]
-    found = []
-    for label in labels:
-        prefix = model.prefix(heard, model.read([QUESTION.format(question=f"is there {label}")]))
-        found.append(log_likelihoods(model.model, prefix, answers).softmax(0)[0])
-    return torch.stack(found).cpu()
+
+    def judge(heard: Tensor) -> Tensor:
+        scores = [log_likelihoods(model.model, model.prefix(heard, one[None]), answers) for one in asked]
+        return torch.stack(scores).softmax(1)[:, 0].cpu()
+
+    return judge
 
 
 def _by_text(
-    model: AnsweringModel, window: Window, prompt: str, encoder: SentenceEncoder, meanings: Tensor, multi: bool
-) -> Tensor:
-    prefix = model.prefix(model.hear([window]), model.read([prompt]))
-    written = model.tokenizers.text_of(beam(model.model, prefix)[0][0].token_ids)
-    similarity = meanings @ encoder.encode([written])[0]
-    return similarity.clamp(0, 1) if multi else (similarity / TEXT_TEMPERATURE).softmax(0)
+    model: AnsweringModel, labels: Sequence[str], prompt: str, multi: bool, sentence_encoder: SentenceEncoder | None
+) -> Judge:
+    asked = model.read([prompt])
+    encoder = sentence_encoder or model.tokenizers.sentences or load_sentence_encoder()
+    meanings, limit = encoder.encode(labels), min(TEXT_TOKENS, model.room())
+
+    def judge(heard: Tensor) -> Tensor:
+        answer = beam(model.model, model.prefix(heard, asked), max_tokens=limit)[0][0]
+        similarity = meanings @ encoder.encode([model.tokenizers.text_of(answer.token_ids)])[0]
+        return (similarity.clamp(0, 1) if multi else (similarity / TEXT_TEMPERATURE).softmax(0)).cpu()
+
+    return judge

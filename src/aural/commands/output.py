@@ -1,0 +1,98 @@
+"""How verbs speak: results on stdout as they come, everything else on stderr; and the exit statuses."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aural.errors import AuralError
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+Result = TypeVar("Result")
+
+
+def print_results(
+    files: Sequence[Path],
+    results: Iterable[tuple[Any, Result | AuralError]],
+    show: Callable[[Path, Result], None],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Print what was found for each file as it comes, and complain about those that failed.
+
+    Args:
+        files: the inputs, in the order of ``results``.
+        results: each sound with what was found, or its error.
+        show: prints what was found for a file.
+        as_json: an error is a JSON object on stdout besides.
+        quiet: no progress bar.
+
+    Returns:
+        The exit status.
+    """
+    status = OK
+    with progress(len(files), quiet) as advance:
+        for file, (_, found) in zip(files, results, strict=True):
+            advance()
+            if isinstance(found, AuralError):
+                status = FAILED
+                complain(str(found))
+                if as_json:
+                    print_json({"file": str(file), "error": str(found)})
+            else:
+                show(file, found)
+    return status
+
+
+def print_json(fields: dict[str, Any]) -> None:
+    """One JSON object, as one line on stdout."""
+    print(json.dumps(fields, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def stretch(start: float | None, end: float | None) -> list[str]:
+    """The column that says from when to when, if there is one."""
+    return [] if start is None or end is None else [f"{start:.2f}-{end:.2f} s"]
+
+
+def named_alone(paths: Sequence[str], files: Sequence[Path]) -> bool:
+    """Whether the user named a single file, whose results need not say whose they are."""
+    return len(paths) == 1 and [Path(paths[0])] == list(files)
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and tabs, which separate results."""
+    return " ".join(text.split())
+
+
+def complain(message: str) -> None:
+    """An error, as one line on stderr."""
+    print(f"aural: {one_line(message)}", file=sys.stderr)
+
+
+def say(message: str, quiet: bool) -> None:
+    """A message for the person at the terminal, kept out of the results on stdout."""
+    if not quiet:
+        print(f"aural: {message}", file=sys.stderr)
+
+
+@contextmanager
+def progress(total: int, quiet: bool, *, prints: bool = True) -> Iterator[Callable[[], None]]:
+    """A function to call after each of ``total`` inputs; draws a bar where nothing else shows that work goes on.
+
+    That is: on a terminal, when the results go somewhere else. Results that the command ``prints`` on the terminal are
+    progress enough.
+    """
+    if quiet or total < 2 or not sys.stderr.isatty() or (prints and sys.stdout.isatty()):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # rich would otherwise send what is printed on stdout to its own console, which is stderr
+    with Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
