@@ -1,0 +1,1 @@
+"""The codec: training losses, long sounds in windows, files of codes, and other people's weights."""
