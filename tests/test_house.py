@@ -21,8 +21,8 @@ PACKAGE = ROOT / "src" / "aural"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ALL_PYTHON = sorted(path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 
-SYSTEMS = ("listening", "captioning", "answering", "text_to_audio", "audio_to_image")
-FRONT_DOORS = ("__init__", "__main__", "demo", "web")
+SYSTEMS = ("listening", "captioning", "answering", "generation", "imagination")
+FRONT_DOORS = ("__init__", "__main__", "commands", "demo", "web")
 """The parts that may use systems: they belong to none and nothing but they are above them."""
 SOUND_LIBRARIES = {"soundfile", "soxr", "av"}
 UNWANTED = {"torchaudio", "torchvision", "torchcodec", "timm"}
@@ -34,12 +34,16 @@ OPENERS = {
     "manifest.py": "manifests in and out",
     "checkpoint.py": "models in and out",
     "demo.py": "a command: the page",
+    "commands/classify.py": "a command: labels out of a file",
     "training_folder.py": "the training command: its folder",
     "training_report.py": "the training command: its log",
     "networks/sentence_encoder.py": "weights and words of the sentence encoder come inside another package",
     "answering/tokenizer.py": "the words of a model, out of its folder",
     "answering/tasks.py": "tables of tasks",
     "answering/borrowed.py": "sizes of a published language model, out of its folder",
+    "generation/convert.py": "a command: settings and words beside the weights",
+    "codec/convert.py": "a command: settings beside the weights",
+    "codec/files.py": "sounds as codes, in and out",
     "captioning/tokenizer.py": "the words of a model, out of its folder",
     "captioning/train.py": "a command",
     "captioning/evaluate.py": "a command",

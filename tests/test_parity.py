@@ -9,8 +9,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import parity_audiotoken
 import parity_beats
 import parity_captioner
+import parity_encodec
+import parity_generation
 import parity_pengi
 import pytest
 import torch
@@ -21,7 +24,10 @@ ROOT = Path(__file__).parents[1]
 CHECKERS: dict[str, Callable[[Path], set[str]]] = {
     "beats": parity_beats.check,
     "captioner": parity_captioner.check,
+    "encodec": parity_encodec.check,
     "pengi": parity_pengi.check,
+    "audiogen": parity_generation.check,
+    "audiotoken": parity_audiotoken.check,
 }
 """Folder name -> function that compares all it holds and says what it compared, as ``file:tensor``."""
 
