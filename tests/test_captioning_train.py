@@ -87,7 +87,14 @@ def test_encoded_examples_are_what_the_encoder_makes_of_them(manifest: Path, enc
     assert isinstance(stage.data, ExampleSettings)
     examples = Examples(read_manifest(manifest), stage.data, seed=3)
     pool = EncodedExamples(
-        examples, network, tapped_layer=None, n=6, n_captions=2, device=torch.device("cpu"), progress=False
+        examples,
+        network,
+        tapped_layer=None,
+        n=6,
+        n_captions=2,
+        device=torch.device("cpu"),
+        bfloat16=False,
+        progress=False,
     )
     assert len(pool.tokens) == 8  # whole groups of four
     tokens = {id(one): place for place, one in enumerate(pool.tokens)}
