@@ -24,6 +24,8 @@ from aural.errors import ManifestError
 
 SHOWN = 8
 """How many problems an error lists before it only counts."""
+VALIDATION = "validation"
+"""``split`` of the clips that training leaves alone; where a system validates, they choose its best model."""
 LONGEST = 1e9
 """Seconds; no recording is longer than thirty years."""
 

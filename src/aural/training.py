@@ -91,6 +91,16 @@ class TrainConfig:
             raise ValueError(f"warmup_steps must lie between 0 and steps ({self.steps}), not {self.warmup_steps}")
 
 
+def adjusted(config: TrainConfig, *, seed: int, steps: int | None = None, precision: str | None = None) -> TrainConfig:
+    """The settings of a recipe with what a user gave instead; a warm-up is no longer than the training."""
+    config = dataclasses.replace(config, seed=seed)
+    if steps is not None:
+        config = dataclasses.replace(config, steps=steps, warmup_steps=min(config.warmup_steps, steps))
+    if precision is not None:
+        config = dataclasses.replace(config, precision=precision)  # type: ignore[arg-type]
+    return config
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What came out; the best model lies in the output folder, the last one in its folder ``last``."""

@@ -1,8 +1,8 @@
-"""Closed questions: which of given labels a recording fits, in two ways, with calibrated probabilities.
+"""Closed questions: which of given labels a recording fits, in two ways, with probabilities.
 
 - ``likelihood``: how probable the model finds each label as its answer to "this is a sound of". The log-likelihoods,
-  end of the answer included, are divided by a temperature that was fitted on held-out recordings, and a softmax makes
-  probabilities of them.
+  end of the answer included, are divided by the model's ``label_temperature`` (1 where none was fitted), and a softmax
+  makes probabilities of them.
 - ``text``: as in the paper, the model writes its answer freely, and each label is compared with it in the sentence
   encoder's space; the cosines go through a softmax with a temperature of their own.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,10 @@ def all_asked(
 ) -> dict[str, tuple[Asked, ...]]:
     """Every prompt that an example has an answer to, by the name of its task."""
     found: dict[str, dict[Asked, None]] = {}
-    known = Clip("", captions=tuple(captions), labels=example.labels)  # type: ignore[arg-type]
+    known = Clip(Path(), captions=tuple(captions), labels=example.labels)
     for turn in range(QUESTION_ROUNDS):
         asked = () if example.scene is None else questions(example.scene, generator)
-        facts = [(known, turn), *((Clip("", question=one.question, answer=one.answer), 0) for one in asked)]  # type: ignore
+        facts = [(known, turn), *((Clip(Path(), question=one.question, answer=one.answer), 0) for one in asked)]
         for clip, way in facts:
             for name, pair in asked_of(clip, tasks, way).items():
                 found.setdefault(name, {})[pair] = None

@@ -26,16 +26,13 @@ from aural.answering.tokenizer import TEXT_TOKENIZER, TOKENIZER, Tokenizers, sto
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
 from aural.device import choose_device
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import Clip, read_manifest
+from aural.manifest import VALIDATION, Clip, read_manifest
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.htsat import Htsat
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.soundscapes.examples import Examples
-from aural.training import TrainConfig, train as run_training
-
-VALIDATION = "validation"
-"""``split`` of clips that training leaves alone."""
+from aural.training import TrainConfig, adjusted, train as run_training
 
 CARD = """---
 license: apache-2.0
@@ -110,7 +107,8 @@ def train(
     """
     settings = change(_recipe(recipe, seed, steps, precision))
     shared = shared or Shared()
-    clips = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
+    left_out = {VALIDATION, hold_out} - {None}
+    clips = [clip for clip in read_manifest(manifest) if clip.split not in left_out]
     shares = _shares(settings, read_tasks(tasks))
     command = f"aural train answering --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
@@ -120,8 +118,12 @@ def train(
             raise UsageError(
                 f"recipe {recipe} is over published models: pass --gpt2 and --text-encoder with their folders"
             )
+        if encoder is not None:
+            raise UsageError(f"recipe {recipe} trains its audio encoder along: leave out --encoder")
         _over_recordings(settings, clips, shares, gpt2, text_encoder, seed, command, how)
         return
+    if gpt2 is not None or text_encoder is not None:
+        raise UsageError(f"recipe {recipe} trains a language model of its own: leave out --gpt2 and --text-encoder")
     if encoder is None and hold_out is None:
         encoder = find_model(None, LISTENING)
     if encoder is None:
@@ -143,10 +145,7 @@ def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> R
     recipe = RECIPES[name]()
 
     def changed(run: TrainConfig) -> TrainConfig:
-        run = replace(run, seed=seed)
-        if steps is not None:
-            run = replace(run, steps=steps, warmup_steps=min(run.warmup_steps, steps))
-        return run if precision is None else replace(run, precision=precision)  # type: ignore[arg-type]
+        return adjusted(run, seed=seed, steps=steps, precision=precision)
 
     language = recipe.language and replace(recipe.language, train=changed(recipe.language.train))
     return replace(recipe, train=changed(recipe.train), language=language)
@@ -288,9 +287,8 @@ def _over_recordings(
     if model.text_encoder is not None:
         load_into(model.text_encoder, read)
     reader = Tokenizers(config, words, text_words)
-    learnt = [clip for clip in clips if clip.split != VALIDATION]
     examples = AskedExamples(
-        learnt, shares, sample_rate=config.sample_rate, n_samples=config.n_samples, seed=settings.train.seed
+        clips, shares, sample_rate=config.sample_rate, n_samples=config.n_samples, seed=settings.train.seed
     )
     _run(
         _OverWaveforms(model),

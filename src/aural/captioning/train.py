@@ -24,16 +24,13 @@ from aural.captioning.tokenizer import TOKENIZER, load_tokenizer, train_tokenize
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
 from aural.device import choose_device
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import Clip, read_manifest
+from aural.manifest import VALIDATION, Clip, read_manifest
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM, Listener, ListenerConfig
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
 from aural.soundscapes.examples import Examples, ExampleSettings
-from aural.training import train as run_training
-
-VALIDATION = "validation"
-"""``split`` of the clips that choose the best model; without such clips the last model is the one that is kept."""
+from aural.training import adjusted, train as run_training
 
 TOKENIZER_EXAMPLES = 4_000
 """Examples whose captions the tokenizer learns from: enough to have seen every word."""
@@ -167,17 +164,12 @@ def train(
 def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> Recipe:
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}; there are {', '.join(RECIPES)}")
-
-    def changed(stage: Stage) -> Stage:
-        run = replace(stage.train, seed=seed)
-        if steps is not None:
-            run = replace(run, steps=steps, warmup_steps=min(run.warmup_steps, steps))
-        if precision is not None:
-            run = replace(run, precision=precision)  # type: ignore[arg-type]
-        return replace(stage, train=run)
-
     recipe = RECIPES[name]()
-    return replace(recipe, stages=tuple(changed(stage) for stage in recipe.stages))
+    given = {"seed": seed, "steps": steps, "precision": precision}
+    return replace(
+        recipe,
+        stages=tuple(replace(one, train=adjusted(one.train, **given)) for one in recipe.stages),  # type: ignore
+    )
 
 
 def _training(clips: Iterable[Clip]) -> list[Clip]:
