@@ -1,0 +1,76 @@
+"""Training over published language models: what is borrowed stays as it was, what is trained changes."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pengi_models import HTSAT
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, GPT2Config, GPT2LMHeadModel
+
+from aural.answering.convert import load_model
+from aural.answering.model import AnsweringConfig
+from aural.answering.recipes import Recipe
+from aural.answering.train import train
+from aural.audio import write
+from aural.errors import UsageError
+from aural.manifest import Clip, write_manifest
+
+GOLDEN = Path(__file__).parent / "golden" / "pengi"
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    waveform = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    write(tmp_path / "a.wav", waveform, 16000)
+    write_manifest(tmp_path / "m.jsonl", [Clip(tmp_path / "a.wav", captions=("a dog barks",), labels=("dog",))])
+    return tmp_path / "m.jsonl"
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The paper's recipe over toys."""
+    model = replace(AnsweringConfig(), htsat=HTSAT, seconds=0.6, joint_width=8, prefix_length=2, vector_rows=2)
+    model = replace(model, mapper_layers=1, mapper_heads=2, prompt_length=8, target_length=8)
+    run = replace(
+        recipe.train, steps=2, batch_size=2, micro_batch_size=2, warmup_steps=0, workers=0, precision="float32"
+    )
+    return replace(recipe, model=model, train=run)
+
+
+def test_the_papers_recipe_over_borrowed_models(manifest: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(vocab_size=257, n_embd=16, n_layer=1, n_head=2, n_positions=32, bos_token_id=256, eos_token_id=256)
+    )
+    gpt2.save_pretrained(tmp_path / "gpt2")
+    clip = CLIPTextModelWithProjection(
+        CLIPTextConfig(vocab_size=514, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                       projection_dim=8, max_position_embeddings=16, eos_token_id=513, bos_token_id=512)
+    )  # fmt: skip
+    clip.save_pretrained(tmp_path / "clip")
+    for name in ("gpt2", "clip"):
+        tokenizer = GOLDEN / {"gpt2": "tokenizer_gpt2", "clip": "tokenizer_clip-text"}[name]
+        for path in tokenizer.iterdir():
+            if path.name != "config.json":
+                shutil.copy(path, tmp_path / name)
+    given = {"gpt2": tmp_path / "gpt2", "text_encoder": tmp_path / "clip"}
+    train("paper", manifest=manifest, out=tmp_path / "out", change=small, progress=False, **given)
+    model, tokenizers = load_model(tmp_path / "out")
+    assert torch.equal(model.gpt2.transformer.wte.weight, gpt2.transformer.wte.weight)
+    assert model.text_encoder is not None
+    stored = dict(clip.text_model.named_parameters())
+    assert all(torch.equal(value, stored[name]) for name, value in model.text_encoder.text_model.named_parameters())
+    waveform = torch.randn(1, model.config.n_samples, generator=torch.Generator().manual_seed(0))
+    prefix = model.prefix(model.embed_audio(waveform), tokenizers.prompts(["generate audio caption"]))
+    assert prefix.shape == (1, 4, 16)
+    with pytest.raises(UsageError, match="leave out --encoder"):
+        train("paper", manifest=manifest, out=tmp_path / "b", encoder=tmp_path, change=small, **given)
+
+
+def test_parts_that_a_recipe_does_not_take_are_refused(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave out --gpt2"):
+        train("tiny", manifest=manifest, out=tmp_path / "a", gpt2=tmp_path)
+    with pytest.raises(UsageError, match="pass --gpt2 and --text-encoder"):
+        train("paper", manifest=manifest, out=tmp_path / "a")
