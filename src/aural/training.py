@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aural.errors import AuralError
 from aural.processes import (
@@ -72,7 +73,7 @@ class TrainConfig:
     log_every: int = 10
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
-    """``"bfloat16"``: autocast, meant for CUDA; on a CPU it works and is slow."""
+    """``"bfloat16"``: autocast, for CUDA and for processors with units for it; on others it works and is slow."""
     parallel: Parallel = "ddp"
     """Used with several processes only."""
     workers: int = 0
@@ -274,12 +275,22 @@ def _gradients(
             for weight, n, all_n in zip(loss_weights.values(), own, items_of_step, strict=True)
         ]
         with gradients_shared(wrapped, part is parts[-1]):
-            with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            with _computing(processes.device, config.precision):
                 losses = wrapped(moved(part, processes.device))
             means = torch.stack(_ordered(losses, loss_weights, "losses")).float()
             torch.dot(means, means.new_tensor(factors)).backward()
         sums += means.detach() * means.new_tensor(own)
     return sums.tolist(), items_of_step
+
+
+@contextmanager
+def _computing(device: torch.device, precision: str) -> Iterator[None]:
+    """Number formats and kernels of the forward computation, by which the backward one goes too."""
+    bfloat16 = precision == "bfloat16"
+    # In bfloat16 on a CPU, the fused attention goes backward several times slower than plain matrix products.
+    plain = sdpa_kernel(SDPBackend.MATH) if bfloat16 and device.type == "cpu" else nullcontext()
+    with plain, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        yield
 
 
 def _update(
