@@ -48,6 +48,13 @@ def without_speed(recipe: Recipe) -> Recipe:
     return replace(recipe, data=replace(recipe.data, speed_octaves=0.0))
 
 
+def with_masked_prediction(recipe: Recipe) -> Recipe:
+    """More of the clip blanked, and guessed."""
+    assert recipe.spec_augment is not None
+    blanked = replace(recipe.spec_augment, n_time_masks=4, max_time_width_ratio=0.12)
+    return replace(recipe, spec_augment=blanked, masked_weight=0.3)
+
+
 VARIANTS: dict[str, tuple[str, Callable[[Recipe], Recipe]]] = {
     "convolutions": ("default", lambda recipe: recipe),
     "BEATs, small": ("beats", lambda recipe: recipe),
@@ -63,6 +70,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Recipe], Recipe]]] = {
     "no SpecAugment": ("default", lambda r: replace(r, spec_augment=None)),
     "no labels of steps": ("default", lambda r: replace(r, step_weight=0.0)),
     "no contrast with sentences": ("default", lambda r: replace(r, contrastive_weight=0.0)),
+    "masked prediction besides": ("default", with_masked_prediction),
 }
 
 

@@ -1,5 +1,7 @@
 """The listener: training, its model folder, the space that sounds and words share, and how it is judged."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +214,11 @@ def test_unseen_words_are_in_no_caption_of_a_training() -> None:
         assert label in SOUNDS
         for phrase in words:
             assert set(phrase.split()) - COMMON - said, phrase
+
+
+def test_masked_prediction_is_learned_and_leaves_nothing_in_the_model(manifest: Path, tmp_path: Path) -> None:
+    train("tiny", manifest=manifest, out=tmp_path, progress=False, change=lambda r: replace(r, masked_weight=0.5))
+    lines = [json.loads(line) for line in (tmp_path / "training" / "log.jsonl").read_text().splitlines()]
+    assert all(line["losses"]["masked"] > 0 for line in lines if "losses" in line)
+    assert not [name for name in load_weights(tmp_path) if "guess" in name]
+    load(tmp_path)

@@ -10,9 +10,11 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from aural.answering.language import Told
 from aural.answering.tasks import Task, asked_of
 from aural.manifest import Clip
 from aural.soundscapes.examples import Example, Examples
+from aural.soundscapes.facts import facts
 from aural.soundscapes.questions import questions
 
 QUESTION_ROUNDS = 3
@@ -60,6 +62,7 @@ class EncodedScenes:
         self.seed, self.n_asked = examples.seed, n_asked
         self.shares = {task.name: share for task, share in tasks.items()}
         self.rows: list[Tensor] = []
+        self.facts: list[str] = []
         self.asked: list[dict[str, tuple[Asked, ...]]] = []
         group = examples.settings.soundscapes.group
         for first in track(range(0, -(-n // group) * group, group), "encoding scenes", disable=not progress):
@@ -70,6 +73,7 @@ class EncodedScenes:
             self.rows += list(rows.half().cpu())
             for index, (example, said) in enumerate(some, start=first):
                 generator = np.random.default_rng([examples.seed, 5, index])
+                self.facts.append("" if example.scene is None else facts(example.scene))
                 self.asked.append(all_asked(example, said, tuple(tasks), generator))
 
     def __call__(self, index: int) -> EncodedScene:
@@ -84,10 +88,14 @@ class EncodedScenes:
         picked = (asked[names[task]] for task in drawn)
         return EncodedScene(self.rows[scene], tuple(pairs[int(generator.integers(len(pairs)))] for pairs in picked))
 
-    def texts(self) -> list[str]:
-        """All that is said and asked about the pool: answers, and prompts with their answers."""
-        pairs = [pair for asked in self.asked for some in asked.values() for pair in some]
-        return [text for prompt, answer in pairs for text in (answer, f"{prompt} {answer}")]
+    def texts(self) -> list[Told]:
+        """All that is said and asked about the pool."""
+        return [
+            Told(known, prompt, answer)
+            for known, asked in zip(self.facts, self.asked, strict=True)
+            for some in asked.values()
+            for prompt, answer in some
+        ]
 
 
 def all_asked(

@@ -1,13 +1,15 @@
-"""The small language model of the embedded default: it learns to write what is said and asked here, and is then frozen.
+"""The small language model of the embedded default: it learns to answer from facts in words, and is then frozen.
+
+What it reads is laid out as the prefix will be later: in ``prefix_length`` places the facts of a scene (see
+:mod:`aural.soundscapes.facts`), in as many a prompt, behind them the answer. So it comes to know how an answer follows
+from facts and prompt, and what is left for the mappers is to say in its terms what is heard and what is asked.
 
 It has the form of GPT-2 and the same reader of tokens, so that everything that works over the published one works over
 it: a target ends with " <|endoftext|>", whose first token, the lone space, is where an answer stops.
-
-A text is read from where answers will stand later, behind a prefix: position 0 is the prefix's first row, and tokens
-begin at ``2 * prefix_length``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,57 +51,71 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-class _Reading(nn.Module):
-    """What the loop trains: the likelihood of each token of a text after those before it."""
+@dataclass(frozen=True)
+class Told:
+    """An answer, what it answers, and what it can be known from."""
 
-    def __init__(self, config: Gpt2Config, first_position: int) -> None:
+    facts: str
+    prompt: str
+    answer: str
+
+
+class _Answering(nn.Module):
+    """What the loop trains: the likelihood of each token of an answer after facts, prompt and the tokens before it."""
+
+    def __init__(self, config: Gpt2Config) -> None:
         super().__init__()
         self.gpt2 = make_gpt2(config)
-        self.first_position = first_position
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        tokens = batch["tokens"]
-        positions = self.first_position - 1 + torch.arange(tokens.shape[1] - 1, device=tokens.device)
-        logits = self.gpt2(input_ids=tokens[:, :-1], position_ids=positions[None], use_cache=False).logits
-        labels = batch["labels"][:, 1:]
-        return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)}
+        tokens, labels = batch["tokens"], batch["labels"][:, 1:]
+        states = self.gpt2.transformer(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+        written = labels != IGNORED
+        return {"cross_entropy": F.cross_entropy(self.gpt2.lm_head(states[written]), labels[written])}
 
 
 def train_language_model(
-    texts: Sequence[str],
+    texts: Sequence[Told],
     tokenizer: Tokenizer,
     config: Gpt2Config,
     *,
-    first_position: int,
+    prefix_length: int,
     training: TrainConfig,
     out: Path,
     resume: bool = False,
     device: str | None = None,
     progress: bool = True,
 ) -> nn.Module:
-    """GPT-2 of the sizes of ``config``, trained on ``texts`` from the beginning of each; kept in ``out``.
+    """GPT-2 of the sizes of ``config``, trained to answer; kept in ``out``.
 
     Args:
-        texts: captions, answers, questions with their answers; each is one example.
+        texts: each is one example.
         tokenizer: of :func:`train_tokenizer`.
         config: sizes.
-        first_position: where texts begin, which leaves room for a prefix.
+        prefix_length: places for facts, and for a prompt; what is longer is cut.
         training: how.
         out: folder of the training.
         resume: go on where an earlier run stopped.
         device: see :func:`aural.processes.joined`.
         progress: show a progress bar on a terminal.
     """
-    end, pad = (int(tokenizer.token_to_id(token) or 0) for token in (END, PAD))
-    rows = [[end, *tokenizer.encode(text + STOP).ids] for text in texts]
-    longest = config.max_positions - first_position + 1
+    pad = int(tokenizer.token_to_id(PAD) or 0)
+    longest = config.max_positions + 1
+    ids = {text: tokenizer.encode(text).ids for told in texts for text in (told.facts, told.prompt)}
+    ids |= {told.answer + STOP: tokenizer.encode(told.answer + STOP).ids for told in texts}
 
-    def collate(some: list[list[int]]) -> dict[str, Tensor]:
-        length = min(longest, max(map(len, some)))
-        tokens = torch.full((len(some), length), pad)
-        for row, ids in zip(tokens, some, strict=True):
-            row[: len(ids)] = torch.tensor(ids[:length])
-        return {"tokens": tokens, "labels": tokens.masked_fill(tokens == pad, IGNORED)}
+    def placed(text: str) -> list[int]:
+        some = ids[text][:prefix_length]
+        return some + [pad] * (prefix_length - len(some))
+
+    def collate(some: list[Told]) -> dict[str, Tensor]:
+        rows = [[*placed(told.facts), *placed(told.prompt), *ids[told.answer + STOP]][:longest] for told in some]
+        tokens = torch.full((len(rows), max(map(len, rows))), pad)
+        for row, own in zip(tokens, rows, strict=True):
+            row[: len(own)] = torch.tensor(own)
+        labels = tokens.masked_fill(tokens == pad, IGNORED)
+        labels[:, : 2 * prefix_length] = IGNORED
+        return {"tokens": tokens, "labels": labels}
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
         weights = {name.removeprefix("gpt2."): value for name, value in weights.items()}
@@ -107,17 +123,17 @@ def train_language_model(
 
     @lru_cache(maxsize=2)
     def order(turn: int) -> list[int]:
-        return np.random.default_rng([training.seed, turn]).permutation(len(rows)).tolist()
+        return np.random.default_rng([training.seed, turn]).permutation(len(texts)).tolist()
 
-    def example(index: int) -> list[int]:
-        turn, place = divmod(index, len(rows))
-        return rows[order(turn)[place]]
+    def example(index: int) -> Told:
+        turn, place = divmod(index, len(texts))
+        return texts[order(turn)[place]]
 
     def counts(batch: Any) -> dict[str, float]:
         return {"cross_entropy": int((batch["labels"][:, 1:] != IGNORED).sum())}
 
     torch.manual_seed(training.seed)
-    module = _Reading(config, first_position)
+    module = _Answering(config)
     train(
         module,
         example=example,

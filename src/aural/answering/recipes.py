@@ -12,7 +12,7 @@ from aural.training import TrainConfig
 
 @dataclass(frozen=True)
 class LanguageRecipe:
-    """The language model that is trained first, on text alone."""
+    """The language model that is trained first, on text alone: facts of scenes, what is asked, and the answers."""
 
     vocab_size: int
     """At most; of its byte-level BPE."""
@@ -53,7 +53,7 @@ def default() -> Recipe:
         text_encoder=None,
         sentences=SentencesConfig(width=384),
         gpt2=Gpt2Config(vocab_size=800, width=width, layers=4, heads=4, max_positions=96),
-        prefix_length=8,
+        prefix_length=16,
         mapper_layers=3,
         mapper_heads=4,
         prompt_length=20,
@@ -68,7 +68,7 @@ def default() -> Recipe:
         ema_decay=0.995,
         save_every=500,
     )
-    text = replace(train, steps=1200, batch_size=64, learning_rate=2e-3, warmup_steps=100, ema_decay=None)
+    text = replace(train, steps=3000, batch_size=64, learning_rate=2e-3, warmup_steps=200, ema_decay=None)
     soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size)
     return Recipe(
         model,

@@ -18,7 +18,7 @@ from aural.answering.borrowed import borrowed_clip, borrowed_gpt2
 from aural.answering.convert import SYSTEM
 from aural.answering.data import AskedCollate, AskedExamples
 from aural.answering.encoded import EncodedCollate, EncodedScenes
-from aural.answering.language import train_language_model, train_tokenizer
+from aural.answering.language import Told, train_language_model, train_tokenizer
 from aural.answering.model import AudioLanguageModel, encode_rows
 from aural.answering.recipes import RECIPES, Recipe
 from aural.answering.tasks import Task, read_tasks
@@ -213,15 +213,16 @@ def _over_soundscapes(
     _run(_OverEncoded(model), shared.pool, collate, settings.train, reader, clips, command, how)
 
 
-def _language_model(settings: Recipe, texts: list[str], how: _How) -> tuple[Tokenizer, dict[str, Tensor]]:
+def _language_model(settings: Recipe, texts: list[Told], how: _How) -> tuple[Tokenizer, dict[str, Tensor]]:
     """A tokenizer and the weights of a language model, both trained on what is said and asked about the scenes."""
     assert settings.language is not None
-    words = train_tokenizer(texts, settings.language.vocab_size)
+    read = {text: None for told in texts for text in (told.facts, told.prompt, told.answer)}
+    words = train_tokenizer(read, settings.language.vocab_size)
     gpt2 = train_language_model(
         texts,
         words,
         replace(settings.model.gpt2, vocab_size=words.get_vocab_size()),
-        first_position=2 * settings.model.prefix_length,
+        prefix_length=settings.model.prefix_length,
         training=settings.language.train,
         out=how.out / "language",
         resume=how.resume,

@@ -33,6 +33,8 @@ class Recipe:
     contrastive_weight: float = 0.1
     """Of the contrast with sentence embeddings; 0 leaves it out."""
     temperature: float = 0.1
+    masked_weight: float = 0.0
+    """Of the guess at what SpecAugment has blanked; 0 leaves it out, as it brings nothing here (docs/captioning.md)."""
 
 
 def default() -> Recipe:

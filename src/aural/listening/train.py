@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from aural import spec_augment
 from aural.checkpoint import save_model
 from aural.errors import UsageError
-from aural.features import HOP_LENGTH, SAMPLE_RATE
+from aural.features import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from aural.listening.recipes import RECIPES, Recipe
 from aural.manifest import read_manifest
 from aural.networks.listener import SYSTEM, Heard, Listener
@@ -114,7 +114,7 @@ def train(
     )
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
-        own = {name.removeprefix("listener."): tensor for name, tensor in weights.items()}
+        own = {name.removeprefix("listener."): some for name, some in weights.items() if name.startswith("listener.")}
         save_model(folder, system=SYSTEM, config=config, weights=own, card=card)
 
     run_training(
@@ -164,7 +164,7 @@ class Collate:
 
 
 class _Training(nn.Module):
-    """What the loop trains: three losses over one pass through the encoder."""
+    """What the loop trains: several losses over one pass through the encoder."""
 
     def __init__(self, listener: Listener, recipe: Recipe, embed_text: RememberedSentences) -> None:
         super().__init__()
@@ -172,21 +172,37 @@ class _Training(nn.Module):
         self.recipe = recipe
         self.embed_text = embed_text
         self.loss_weights = {"tags": 1.0, "steps": recipe.step_weight, "contrastive": recipe.contrastive_weight}
+        if recipe.masked_weight:
+            self.loss_weights["masked"] = recipe.masked_weight
+            self.guess = nn.Linear(self.listener.classifier.in_features // 2, N_MELS)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         fbank, mask = self.listener.fbank(batch["waveform"])
+        spoiled = fbank
         if self.training and self.recipe.spec_augment is not None:
-            fbank = spec_augment.apply(fbank, spec_augment.draw(self.recipe.spec_augment, *fbank.shape))
-        heard = self.listener.encode_fbank(fbank, mask)
+            spoiled = spec_augment.apply(fbank, spec_augment.draw(self.recipe.spec_augment, *fbank.shape))
+        heard = self.listener.encode_fbank(spoiled, mask)
         said = self.embed_text(batch["captions"], fbank.device)
         contrast = text_embedding_loss(
             self.listener.embed(heard), said, self.recipe.temperature, duplicates_are_negatives=False
         )
-        return {
+        losses = {
             "tags": F.binary_cross_entropy_with_logits(self.listener.classify(heard), batch["tags"]),
             "steps": self._step_loss(heard, batch["events"]),
             "contrastive": contrast,
         }
+        if self.recipe.masked_weight:
+            losses["masked"] = self._masked_loss(heard, fbank, spoiled)
+        return losses
+
+    def _masked_loss(self, heard: Heard, fbank: Tensor, spoiled: Tensor) -> Tensor:
+        """What SpecAugment has blanked, guessed from the steps around it: squared error, step by step."""
+        n_steps = heard.steps.shape[1]
+        truth, blanked = (
+            F.adaptive_avg_pool1d(each.transpose(1, 2), n_steps).transpose(1, 2)
+            for each in (fbank, (spoiled != fbank).float())
+        )
+        return ((self.guess(heard.steps) - truth).square() * blanked).sum() / blanked.sum().clamp_min(1.0)
 
     def _step_loss(self, heard: Heard, events: Tensor) -> Tensor:
         """Of each step, the share that each label fills: the pause between two barks is not to be smoothed over."""
@@ -195,4 +211,5 @@ class _Training(nn.Module):
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
         n = float(len(batch["captions"]))
-        return {"tags": n, "steps": n * batch["waveform"].shape[1], "contrastive": n}
+        items = {"tags": n, "steps": n * batch["waveform"].shape[1], "contrastive": n, "masked": n}
+        return {name: items[name] for name in self.loss_weights}

@@ -1,0 +1,36 @@
+"""Facts of a scene in words: all that is asked about it can be told from them."""
+
+import numpy as np
+
+from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
+from aural.soundscapes.facts import facts
+from aural.soundscapes.questions import questions, thing
+from aural.soundscapes.scene import Part, Scene
+
+
+def test_in_turn_counted_soft_and_far_away() -> None:
+    dog = Part("dog bark", ((0.0, 0.3), (0.5, 0.8), (1.0, 1.3)), counted=True, level_db=-10.0, distant=True)
+    rain = Part("rain", ((2.0, 5.0),))
+    assert facts(Scene(5.0, (dog, rain))) == "a barking dog three far away soft then falling rain loud long"
+
+
+def test_at_once_behind_and_silence() -> None:
+    behind = Part("rain", ((0.0, 5.0),), background=True)
+    bell = Part("bell", ((1.0, 1.4), (1.5, 1.9), (2.0, 2.4), (2.5, 2.9)), counted=True, bpm=120.0)
+    quick = Part("bell", bell.times, counted=True, bpm=180.0)
+    assert facts(Scene(5.0, (behind, bell))) == f"falling rain behind with {thing('bell')} four"
+    assert facts(Scene(5.0, (behind, quick))).endswith(" four fast")
+    assert facts(Scene(5.0, ())) == "there is silence"
+    assert facts(Scene(5.0, (Part("no such sound", ((0.0, 1.0),)),))) == ""
+
+
+def test_what_is_answered_stands_in_the_facts() -> None:
+    soundscapes = Soundscapes([], SoundscapeSettings(seconds=(3.0, 6.0), group=4), 0)
+    for index in range(40):
+        scene = soundscapes(index).scene
+        said = facts(scene)
+        for one in questions(scene, np.random.default_rng(index)):
+            if one.kind in ("count", "tempo", "what") or (one.kind == "order" and one.answer not in ("yes", "no")):
+                assert all(word in said for word in one.answer.split(" and ")), (said, one)
+            if one.kind == "distance":
+                assert ("far away" in said) or one.answer == "near"
