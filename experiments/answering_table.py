@@ -4,8 +4,8 @@
 
 Setting A learns captioning alone, setting B captioning, classification and questions together (Deshmukh et al. 2023,
 section 5); encoder, language model, pool of scenes and number of steps are the same. For each fold it takes the
-listener that never heard it (``LISTENERS/FOLD``) and judges the captions that the models write of the fold's recordings and of
-soundscapes made of them; setting B is judged on its other tasks besides. Finished runs are kept and not repeated.
+listener that never heard it (``LISTENERS/FOLD``) and judges the captions that the models write of the fold's recordings
+and of soundscapes made of them; setting B is judged on its labels besides. Finished runs are kept and not repeated.
 """
 
 import argparse
