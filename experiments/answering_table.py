@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from aural.answering.answer import AnsweringModel, ask_each, load
+from aural.answering.answer import AnsweringModel, answer_each, load
 from aural.answering.evaluate import classify, score_labels
 from aural.answering.recipes import TASKS, Recipe
 from aural.answering.train import Shared, train
@@ -119,7 +119,7 @@ def judged(model: AnsweringModel, manifest: Path, fold: str, everything: bool) -
 def captions(model: AnsweringModel, clips: Sequence[Clip]) -> list[str]:
     """What the model writes of each clip when it is asked for a caption."""
     written = []
-    for _, found in ask_each([clip.audio for clip in clips], [PROMPT], model, method="greedy"):
+    for _, found in answer_each([clip.audio for clip in clips], [PROMPT], model, method="greedy"):
         if isinstance(found, AuralError):
             raise found
         written.append(found[0][0].text)

@@ -12,13 +12,15 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
+from aural.__main__ import main
 from aural.answering.convert import HTSAT, NAMES, convert_pengi, inferred_config, is_pengi, load_model, our_weights
 from aural.answering.decoding import greedy
-from aural.answering.model import AnsweringConfig, AudioLanguageModel
+from aural.answering.model import AnsweringConfig, AudioLanguageModel, Gpt2Config
 from aural.answering.tokenizer import find_clip, find_gpt2
+from aural.audio import write
 from aural.checkpoint import read_foreign
 from aural.errors import CheckpointError
-from aural.networks.htsat import official_constants
+from aural.networks.htsat import HtsatConfig, official_constants
 
 GOLDEN = Path(__file__).parent / "golden" / "pengi"
 TOKENIZERS: dict[str, Any] = {
@@ -114,6 +116,41 @@ def test_what_does_not_fit_is_refused_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no file of Pengi"):
         convert_pengi(tmp_path / "beats.pt", tmp_path / "out")
     assert is_pengi(read_foreign(saved(tmp_path, weights)))
+
+
+def test_a_released_file_is_converted_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of Pengi in small; what its tensors do not show is as published."""
+
+    def run(*arguments: str | Path) -> tuple[object, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([*map(str, arguments), "--quiet"])
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    htsat = HtsatConfig(embed_dim=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), num_classes=0)
+    gpt2 = Gpt2Config(vocab_size=257, width=24, layers=1, max_positions=128)
+    torch.manual_seed(0)
+    made = AudioLanguageModel(
+        AnsweringConfig(htsat=htsat, text_encoder=None, gpt2=gpt2, joint_width=8, mapper_layers=1)
+    )
+    theirs = {ours: released for released, ours in {**NAMES, HTSAT: "audio_encoder."}.items()}
+    weights = {}
+    for name, tensor in made.state_dict().items():
+        start = next(start for start in theirs if name.startswith(start))
+        weights[theirs[start] + name.removeprefix(start)] = tensor
+    torch.save({"model": weights}, tmp_path / "base.pth")
+    options = ("convert", tmp_path / "base.pth", "-o", tmp_path / "pengi")
+    status, _, err = run(*options)
+    assert status == 2 and "--tokenizer" in err
+    assert run(*options, "--tokenizer", GOLDEN / "tokenizer_gpt2", "--beats", "x")[0] == 2
+    assert run(*options, "--tokenizer", GOLDEN / "tokenizer_gpt2") == (0, "", "")
+    write(tmp_path / "noise.wav", 0.1 * torch.randn(16000).numpy(), 16000)
+    asked = ("--question", "this is a sound of", "--json", "--max-tokens", "4")
+    status, out, err = run("ask", tmp_path / "noise.wav", "--model", tmp_path / "pengi", *asked)
+    assert (status, err, out.count("\n")) == (0, "", 1)
+    status, out, err = run("classify", tmp_path / "noise.wav", "--model", tmp_path / "pengi")
+    assert (status, out) == (2, "") and "--labels" in err
 
 
 # ---------------------------------------------------------------------------------------------------------- tokenizers

@@ -1,33 +1,33 @@
 """Questions and labels: ``aural ask``, ``aural classify`` and what Python offers of them, over a tiny model."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_answering_convert import GOLDEN
-from tiny_models import answerer
+from tiny_models import answerer, talkative
 
 import aural
 from aural.__main__ import main
-from aural.answering.answer import Answer, AnsweringModel, as_prompt, ask, ask_each, load, task_prompts
-from aural.answering.classify import PROMPT, classify, classify_each, known_labels
-from aural.answering.convert import HTSAT, NAMES, SYSTEM
+from aural.answering.answer import Answer, AnsweringModel, answer, answer_each, as_prompt, load, task_prompts
+from aural.answering.classify import PROMPT, classify, classify_each, fit_label_temperature, known_labels
 from aural.answering.decoding import beam
-from aural.answering.model import AnsweringConfig, AudioLanguageModel, Gpt2Config
+from aural.answering.describe import PROMPTS, describe
+from aural.answering.recipes import default, paper
 from aural.answering.tokenizer import STOP
 from aural.audio import Window, write
-from aural.checkpoint import load_config, load_weights, save_model
 from aural.errors import AudioError, UsageError
-from aural.manifest import Clip, write_manifest
-from aural.networks.htsat import HtsatConfig
+from aural.manifest import VALIDATION, Clip, read_manifest, write_manifest
 from aural.sound_phrases import captions
 
 RATE = 16000
 QUESTION = "Is there a dog?"
 ASKED = "question: is there a dog"
+ASK = ("--question", QUESTION)
 LABELS = ["dog", "rain", "a bell"]
 
 
@@ -73,25 +73,7 @@ def trained(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, with other weights behind its listener: four steps of training leave all answers alike."""
-    config, weights = load_config(trained, AnsweringConfig, SYSTEM), load_weights(trained)
-    generator = torch.Generator().manual_seed(2)
-    alone = ("wpe.weight", "positions", "prefix_const")
-    for name, weight in weights.items():
-        if weight.dim() > 1 and not name.startswith("audio_encoder.") and not name.endswith(alone):
-            weights[name] = 0.5 * torch.randn(weight.shape, generator=generator)
-    features = config.conv_encoder.channels[-1]  # type: ignore[union-attr]
-    weights["audio_rows.linear.weight"][:, :features] *= 60.0  # they differ little from sound to sound
-    words = weights["gpt2.lm_head.weight"] = weights["gpt2.transformer.wte.weight"]
-    tokenizer = (trained / "tokenizer.json").read_text(encoding="utf-8")
-    for token, place in json.loads(tokenizer)["model"]["vocab"].items():
-        if len(token) == 1 and place != config.stop_token_id:
-            words[place] = 0.0  # single bytes make no text
-    stop = words[config.stop_token_id]
-    weights["gpt2.transformer.ln_f.bias"] = 2.0 * stop / stop.norm()
-    out = tmp_path_factory.mktemp("model") / "talkative"
-    save_model(out, system=SYSTEM, config=config, weights=weights, card="", files={"tokenizer.json": tokenizer})
-    return out
+    return talkative(tmp_path_factory.mktemp("model") / "talkative", trained)
 
 
 @pytest.fixture(scope="module")
@@ -133,25 +115,25 @@ def log_probabilities(model: AnsweringModel, window: Window, prompt: str, ids: S
 def test_answers_do_not_depend_on_the_batch(model: AnsweringModel, method: str) -> None:
     options = {"model": model, "method": method, "seed": 3, "max_tokens": 12}
     sounds = [*SOUNDS, LONG]
-    alone = [ask(sound, QUESTION, **options) for sound in sounds]
+    alone = [answer(sound, QUESTION, **options) for sound in sounds]
     assert len({one.text for one in alone}) > 2  # or it would show nothing
     for batch_size in (1, 4, 8):
-        together = ask(sounds, QUESTION, batch_size=batch_size, **options)
+        together = answer(sounds, QUESTION, batch_size=batch_size, **options)
         assert [one.text for one in together] == [one.text for one in alone]
         assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-4)
 
 
 def test_the_seed_decides_what_is_drawn(model: AnsweringModel) -> None:
-    drawn = [aural.ask(SOUNDS[0], QUESTION, model=model, method="sample", seed=seed) for seed in (0, 0, 1)]
+    drawn = [aural.answer(SOUNDS[0], QUESTION, model=model, method="sample", seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_windows_have_times_and_answers_of_their_own(model: AnsweringModel) -> None:
-    answers = ask(LONG, QUESTION, model=model, windows=2.5)
+    answers = answer(LONG, QUESTION, model=model, windows=2.5)
     assert [(one.start, one.end) for one in answers] == [(0.0, 2.5), (2.5, 5.0), (5.0, 7.5), (7.5, 9.0)]
     for one in answers:
         stretch = LONG[0][round(one.start * RATE) : round(one.end * RATE)]
-        alone = ask((stretch, RATE), QUESTION, model=model)
+        alone = answer((stretch, RATE), QUESTION, model=model)
         assert (one.text, one.score) == (alone.text, pytest.approx(alone.score, abs=1e-4))
         assert (alone.start, alone.end) == (None, None)
 
@@ -167,16 +149,35 @@ def test_a_long_recording_has_the_answer_that_fits_its_windows_best(model: Answe
         for ids in found
     }
     best = max(fits, key=lambda ids: fits[ids])
-    answer = ask(LONG, QUESTION, model=model)
-    assert answer == Answer(model.tokenizers.text_of(best), pytest.approx(fits[best], abs=1e-4))
+    assert answer(LONG, QUESTION, model=model) == Answer(
+        model.tokenizers.text_of(best), pytest.approx(fits[best], abs=1e-4)
+    )
 
 
 def test_text_to_go_on_from_is_part_of_what_is_read(model: AnsweringModel) -> None:
-    answer = ask(SOUNDS[0], QUESTION, model=model, add_text="yes, a")
+    answered = answer(SOUNDS[0], QUESTION, model=model, add_text="yes, a")
     prefix = model.prefix(model.hear([*model.windows(SOUNDS[0])]), model.read([ASKED]), "yes, a")
     assert prefix.shape[1] == 2 * model.model.config.prefix_length + len(model.tokenizers.ids("yes, a"))
     best = beam(model.model, prefix, max_tokens=30)[0][0]
-    assert answer == Answer(model.tokenizers.text_of(best.token_ids), pytest.approx(best.score, abs=1e-5))
+    assert answered == Answer(model.tokenizers.text_of(best.token_ids), pytest.approx(best.score, abs=1e-5))
+
+
+def test_answers_are_searched_for_as_the_config_says(folder: Path, model: AnsweringModel, tmp_path: Path) -> None:
+    assert json.loads((folder / "config.json").read_text())["config"]["search"] == "beam"
+    names = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for search in ("greedy", None):  # None: a config of before there was a choice
+        document = json.loads(names["config.json"])
+        document["config"] |= {"search": search}
+        if search is None:
+            del document["config"]["search"]
+        (other := tmp_path / str(search)).mkdir()
+        for name, content in {**names, "config.json": json.dumps(document).encode()}.items():
+            (other / name).write_bytes(content)
+        loaded, method = load(other, device="cpu"), search or "beam"
+        as_asked = [answer(SOUNDS, PROMPT, model=model, method=method), answer(SOUNDS, QUESTION, model=model)]
+        assert [answer(SOUNDS, PROMPT, model=loaded), answer(SOUNDS, QUESTION, model=loaded, method="beam")] == as_asked
+    assert answer(SOUNDS, PROMPT, model=model, method="greedy") != answer(SOUNDS, PROMPT, model=model)
+    assert default().model.search == "greedy" and paper().model.search == "beam"
 
 
 def test_what_a_person_writes_becomes_a_prompt(tmp_path: Path) -> None:
@@ -205,7 +206,7 @@ def test_what_a_person_writes_becomes_a_prompt(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_fit_are_refused(model: AnsweringModel, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ask(SOUNDS[0], QUESTION, model=model, **options)
+        answer(SOUNDS[0], QUESTION, model=model, **options)
 
 
 # --------------------------------------------------------------------------------------------------------------- labels
@@ -219,38 +220,63 @@ def test_labels_are_weighed_by_their_likelihood(model: AnsweringModel) -> None:
         each.append((scores / model.model.config.label_temperature).softmax(0))
     expected = dict(zip(LABELS, torch.stack(each).mean(0).tolist(), strict=True))
     found = aural.classify(LONG, LABELS, model=model)
-    assert found == pytest.approx(expected, abs=1e-5) and sum(found.values()) == pytest.approx(1.0)
-    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert found.scores == pytest.approx(expected, abs=1e-5) and sum(found.scores.values()) == pytest.approx(1.0)
+    assert list(found.scores.values()) == sorted(found.scores.values(), reverse=True)
+    assert (found.label, found.score) == next(iter(found.scores.items()))
     assert classify([LONG, SOUNDS[0]], LABELS, model=model)[0] == found
 
 
 def test_several_labels_at_once_do_not_compete(model: AnsweringModel) -> None:
-    together = classify(LONG, LABELS, model=model, multi=True)
+    together = classify(LONG, LABELS, model=model, multi=True).scores
     assert all(0 < probability < 1 for probability in together.values())
     for label in LABELS:
-        (alone,) = classify(LONG, [label], model=model, multi=True).values()
+        alone = classify(LONG, [label], model=model, multi=True).score
         assert together[label] == pytest.approx(alone, abs=1e-4)
     windows = [(window.waveform, RATE) for window in model.windows(LONG)]
     apart = classify(windows, LABELS, model=model, multi=True)
-    assert together == pytest.approx({label: max(one[label] for one in apart) for label in LABELS}, abs=1e-4)
+    assert together == pytest.approx({label: max(one.scores[label] for one in apart) for label in LABELS}, abs=1e-4)
 
 
 def test_labels_are_compared_with_the_text_that_is_written(model: AnsweringModel) -> None:
-    written = ask(SOUNDS[0], PROMPT, model=model).text
+    written = answer(SOUNDS[0], PROMPT, model=model).text
     found = classify(SOUNDS[0], [*LABELS, written], model=model, way="text")
-    assert next(iter(found)) == written and sum(found.values()) == pytest.approx(1.0)
-    assert classify(SOUNDS[0], [*LABELS, written], model=model, way="text", multi=True)[written] == pytest.approx(1.0)
+    assert found.label == written and sum(found.scores.values()) == pytest.approx(1.0)
+    apart = classify(SOUNDS[0], [*LABELS, written], model=model, way="text", multi=True)
+    assert (apart.label, apart.score) == (written, pytest.approx(1.0))
+
+
+def test_the_label_temperature_makes_right_labels_most_probable(folder: Path, sounds: Path, tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", *LONG)
+    loaded = load(folder, device="cpu")
+    files = [*sorted(sounds.iterdir()), tmp_path / "long.wav"]
+    ranked = [list(one.scores) for one in classify(files, LABELS, model=loaded)]
+    ranked[-1].reverse()  # the others are to be right, this one wrong
+    clips = [Clip(file, labels=(names[0],)) for file, names in zip(files, ranked, strict=True)]
+    labels = sorted({clip.labels[0] for clip in clips})
+    fitted = fit_label_temperature(loaded, clips)
+
+    def loss(temperature: float) -> float:
+        loaded.model.config = replace(loaded.model.config, label_temperature=temperature)
+        found = classify([clip.audio for clip in clips], labels, model=loaded)
+        return -sum(np.log(one.scores[clip.labels[0]]) for one, clip in zip(found, clips, strict=True))
+
+    assert min((fitted / 1.1, fitted, fitted * 1.1), key=loss) == fitted and 0.2 < fitted < 20.0
+    more = [Clip(tmp_path / "missing.wav", labels=("rain",)), replace(clips[0], labels=("rain", "x"))]
+    too_long = replace(clips[0], labels=("rain " * 60,))
+    assert fit_label_temperature(loaded, [*clips, *more, too_long]) == fitted  # whatever temperature it has
+    loaded.model.config = replace(loaded.model.config, label_temperature=1.5)
+    assert fit_label_temperature(loaded, clips[:1]) == 1.5
 
 
 def test_labels_of_the_listener_are_the_default(model: AnsweringModel) -> None:
     assert {"dog bark", "rain", "rooster", "beep"} <= set(known_labels(model))
-    assert classify(SOUNDS[0], model=model).keys() == set(known_labels(model))
+    assert classify(SOUNDS[0], model=model).scores.keys() == set(known_labels(model))
 
 
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        ([], {}, "0 labels"),
+        ([], {}, "too few labels"),
         (["dog"], {}, "give two at least"),
         ([], {"multi": True}, "give one at least"),
         (["dog", "rain", "dog"], {}, "'dog' was given twice"),
@@ -269,72 +295,127 @@ def test_labels_that_are_none(
 def test_a_bad_file_gives_its_error_and_the_rest_goes_on(model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
     (text := tmp_path / "text.wav").write_text("this is no sound")
     files = [text, sounds / "noise.wav", tmp_path / "missing.wav", sounds / "tone.wav"]
-    answers = [found for _, found in ask_each(files, [ASKED, PROMPT], model, max_tokens=5, batch_size=3)]
+    answers = [found for _, found in answer_each(files, [ASKED, PROMPT], model, max_tokens=5, batch_size=3)]
     labelled = [found for _, found in classify_each(files, LABELS, model)]
     for found in (answers, labelled):
         assert [isinstance(one, AudioError) for one in found] == [True, False, True, False]
     assert all(len(one) == 2 for one in answers if not isinstance(one, AudioError))
-    for ask_or_classify in (lambda: ask(text, QUESTION, model=model), lambda: classify(text, LABELS, model=model)):
+    for answer_or_classify in (
+        lambda: answer(text, QUESTION, model=model),
+        lambda: classify(text, LABELS, model=model),
+    ):
         with pytest.raises(AudioError, match=r"text\.wav"):
-            ask_or_classify()
+            answer_or_classify()
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
 
 
 def test_ask(run: Run, folder: Path, model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
-    status, out, err = run("ask", QUESTION, sounds / "tone.wav", "--model", folder)
-    expected = ask(sounds / "tone.wav", QUESTION, model=model)
+    status, out, err = run("ask", sounds / "tone.wav", "--question", QUESTION, "--model", folder)
+    expected = answer(sounds / "tone.wav", QUESTION, model=model)
     assert (status, out, err) == (0, f"{expected.text}\n", "")
-    status, out, err = run(
-        *("ask", QUESTION, sounds, tmp_path / "missing.wav", "--model", folder, "--windows", "1.5", "--json")
-    )
+    files = (tmp_path / "missing.wav", sounds)
+    status, out, err = run("ask", *files, "--question", QUESTION, "--model", folder, "--json")
     results = [json.loads(line) for line in out.splitlines()]
     assert status == 1 and "missing.wav" in err and err.count("\n") == 1
-    assert list(results[-1]) == ["file", "error"]
-    assert all(list(one) == ["file", "start", "end", "prompt", "answer", "score"] for one in results[:-1])
-    stretches = [(Path(one["file"]).stem, one["start"], one["end"]) for one in results[:-1]]
+    assert [list(one) for one in results] == [["file", "error"], *[["file", "question", "answer", "score"]] * 3]
+    tones = {"file": str(sounds / "tone.wav"), "question": QUESTION, "answer": expected.text}
+    assert results[-1] == {**tones, "score": pytest.approx(expected.score, abs=1e-5)}
+    status, out, _ = run("ask", sounds, "--question", PROMPT, "--model", folder, "--windows", "1.5", "--json")
+    results = [json.loads(line) for line in out.splitlines()]
+    assert status == 0 and {tuple(one) for one in results} == {("file", "start", "end", "question", "answer", "score")}
+    stretches = [(Path(one["file"]).stem, one["start"], one["end"], one["question"]) for one in results]
     assert stretches == [
-        *(("clicks", 0.0, 1.5), ("clicks", 1.5, 2.0), ("noise", 0.0, 1.0), ("tone", 0.0, 1.5), ("tone", 1.5, 2.0))
+        *(("clicks", 0.0, 1.5, PROMPT), ("clicks", 1.5, 2.0, PROMPT), ("noise", 0.0, 1.0, PROMPT)),
+        *(("tone", 0.0, 1.5, PROMPT), ("tone", 1.5, 2.0, PROMPT)),
     ]
-    assert {one["prompt"] for one in results[:-1]} == {ASKED}
-    status, out, _ = run("ask", PROMPT, sounds, "--model", folder, "--method", "sample", "--max-tokens", "3")
+    status, out, _ = run("ask", sounds, "--question", PROMPT, "--model", folder, "--method", "sample")
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(path) for path in sorted(sounds.iterdir())]
+
+
+def test_ask_for_a_description(run: Run, folder: Path, model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
+    status, out, err = run("ask", sounds, tmp_path / "missing.wav", "--describe", "--model", folder, "--json")
+    *results, failed = [json.loads(line) for line in out.splitlines()]
+    assert status == 1 and err.count("\n") == 1 and list(failed) == ["file", "error"]
+    files = [Path(one["file"]) for one in results]
+    parts = list(zip(*(answer(files, prompt, model=model) for prompt in PROMPTS), strict=True))
+    assert any(caption.text != named.text for caption, _, named in parts)  # or their order would not show
+    expected = [f"{a.text} {b.text} this audio contains sound events: {c.text}." for a, b, c in parts]
+    assert [one["answer"] for one in results] == expected
+    assert [one.text for one in describe(files, model=model)] == expected
+    scores = [sum(part.score for part in three) / 3 for three in parts]
+    assert [one["score"] for one in results] == pytest.approx(scores, abs=1e-5)
+    assert {tuple(one) for one in results} == {("file", "answer", "score")} and len(results) == 3
+    status, out, _ = run("ask", sounds / "tone.wav", "--describe", "--model", folder, "--windows", "1", "--json")
+    assert [tuple(json.loads(line)) for line in out.splitlines()] == [("file", "start", "end", "answer", "score")] * 2
 
 
 def test_classify(run: Run, folder: Path, model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("dog\n\n rain \na bell\n")
-    status, out, err = run("classify", sounds, "--model", folder, "--labels", tmp_path / "labels.txt", "--json")
+    status, out, err = run("classify", sounds, "--model", folder, "--labels-file", tmp_path / "labels.txt", "--json")
     results = [json.loads(line) for line in out.splitlines()]
-    assert (status, err) == (0, "") and [list(one) for one in results] == [["file", "labels"]] * 3
+    assert (status, err) == (0, "") and [list(one) for one in results] == [["file", "label", "score", "scores"]] * 3
     for one in results:
-        assert one["labels"] == pytest.approx(classify(one["file"], LABELS, model=model), abs=1e-5)
+        expected = classify(one["file"], LABELS, model=model)
+        assert (one["label"], one["score"]) == (expected.label, one["scores"][expected.label])
+        assert one["scores"] == pytest.approx(expected.scores, abs=1e-5)
+        assert list(one["scores"]) == list(expected.scores) and sum(one["scores"].values()) == pytest.approx(1.0)
     status, out, err = run(
-        *("classify", sounds / "tone.wav", tmp_path / "missing.wav", "--model", folder),
+        *("classify", tmp_path / "missing.wav", sounds / "tone.wav", "--model", folder),
         *("--labels", "dog,rain, a bell", "--top", "2"),
     )
-    assert status == 1 and "missing.wav" in err
-    tones = results[-1]["labels"]
+    assert status == 1 and "missing.wav" in err and err.count("\n") == 1
+    tones = results[-1]["scores"]
     assert out == "".join(f"{sounds / 'tone.wav'}\t{label}\t{tones[label]:.3f}\n" for label in list(tones)[:2])
     status, out, _ = run("classify", sounds / "tone.wav", "--model", folder, "--multi", "--way", "text")
     assert status == 0 and out.split("\t")[1] in known_labels(model)
+    status, out, _ = run("classify", sounds, "--model", folder, "--multi", "--labels", "labels.txt", "--json")
+    assert status == 0 and all(list(json.loads(line)["scores"]) == ["labels.txt"] for line in out.splitlines())
+
+
+def test_evaluate(run: Run, folder: Path, model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
+    asked = [Clip(path, question="Is there a dog?", answer="yes", split="one") for path in sorted(sounds.iterdir())]
+    asked = [asked[0], *[replace(clip, split="two") for clip in asked[1:]]]
+    write_manifest(tmp_path / "q.jsonl", asked)
+    texts = [one.text for one in answer([clip.audio for clip in asked], QUESTION, model=model)]
+    evaluate = ("evaluate", "answering", "--manifest", tmp_path / "q.jsonl")
+    for options, n, method in (
+        (("--model", folder), 3, "beam"),
+        (("--model", folder, "--split", "two", "--method", "greedy"), 2, "greedy"),
+        (("--held-out", tmp_path / "held_out"), 2, "beam"),
+    ):
+        if "--held-out" in options:
+            shutil.copytree(folder, tmp_path / "held_out" / "two")
+        status, out, err = run(*evaluate, *options)
+        found = json.loads(out)
+        assert (status, err, found["n_questions"], found["protocol"]["method"]) == (0, "", n, method)
+        if method == "beam":
+            assert [one["answer"] for one in found["wrong"]] == texts[-n:]
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["ask", QUESTION], "PATH"),
-        (["ask", "?", "noise.wav"], "nothing is asked"),
-        (["ask", "noise.wav", QUESTION], "question comes first"),
-        (["ask", QUESTION, "noise.wav", "--windows", "0"], "--windows"),
-        (["ask", QUESTION, "noise.wav", "--temperature", "0"], "--temperature"),
-        (["ask", QUESTION, "noise.wav", "--method", "guess"], "guess"),
-        (["ask", QUESTION, "noise.wav", "--tasks", "no.csv"], "no.csv"),
-        (["ask", QUESTION, "noise.wav", "--model", "../listener"], "'listening'"),
+        (["ask", *ASK], "PATH"),
+        (["ask", "noise.wav"], "--question"),
+        (["ask", "noise.wav", "--question", "?"], "nothing is asked"),
+        (["ask", "noise.wav", *ASK, "--describe"], "--describe"),
+        (["ask", "noise.wav", "--describe", "--add-text", "a"], "--add-text"),
+        (["ask", "noise.wav", *ASK, "--windows", "0"], "--windows"),
+        (["ask", "noise.wav", *ASK, "--temperature", "0"], "--temperature"),
+        (["ask", "noise.wav", *ASK, "--method", "guess"], "guess"),
+        (["ask", "noise.wav", *ASK, "--tasks", "no.csv"], "no.csv"),
+        (["ask", "noise.wav", *ASK, "--model", "../listener"], "'listening'"),
         (["classify", "noise.wav", "--labels", ""], "--labels"),
         (["classify", "noise.wav", "--labels", " , "], "--labels"),
-        (["classify", "noise.wav", "--labels", "no.txt"], "no.txt"),
-        (["classify", "noise.wav", "--labels", "noise.wav"], "noise.wav"),
+        (["classify", "noise.wav", "--labels", "a,b", "--labels-file", "noise.wav"], "--labels-file"),
+        (["classify", "noise.wav", "--labels-file", "no.txt"], "no.txt"),
+        (["classify", "noise.wav", "--labels-file", "noise.wav"], "noise.wav"),
+        (["evaluate", "answering", "--manifest", "m", "--method", "hybrid"], "beam, greedy or sample"),
+        (["evaluate", "captioning", "--manifest", "m", "--method", "sample"], "nucleus"),
+        (["evaluate", "listening", "--manifest", "m", "--method", "beam"], "leave it out"),
+        (["evaluate", "answering", "--manifest", "no.jsonl", "--held-out", "."], "no.jsonl"),
         (["classify", "noise.wav", "--top", "0"], "--top"),
         (["classify", "noise.wav", "--model", "../listener", "--labels", "a,b"], "'listening'"),
         (["train", "answering", "--recipe", "tiny", "-o", "out", "--manifest", "m", "--mixups", "x"], "--mixups"),
@@ -355,35 +436,17 @@ def test_wrong_usage_is_one_line_that_names_the_culprit(
 
 def test_training_from_the_command_line(run: Run, trained: Path, manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text('task,prompt,answer\naudio captioning,what is heard,"heard: {caption}"\n')
+    clips = read_manifest(manifest)
+    unheard = [replace(clip, captions=(), split=VALIDATION) for clip in clips[:2]]
+    write_manifest(manifest := tmp_path / "more.jsonl", [*clips, *unheard])
     status, _, err = run(
         *("train", "answering", "--recipe", "tiny", "--manifest", manifest, "-o", tmp_path / "out", "--steps", "1"),
         *("--encoder", trained.with_name(f"{trained.name}-listener"), "--tasks", tmp_path / "mine.csv"),
     )
     assert (status, err) == (0, "")
-    assert load(tmp_path / "out").model.config.htsat is None
+    loaded = load(tmp_path / "out")
+    assert loaded.model.config.htsat is None
+    assert loaded.model.config.label_temperature == pytest.approx(fit_label_temperature(loaded, unheard))
+    assert "fitted on 2 clips left for validation" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "fitted on 3 clips of those it learned from" in (trained / "README.md").read_text(encoding="utf-8")
     assert "heard" in (tmp_path / "out" / "tokenizer.json").read_text(encoding="utf-8")  # it was learned from
-
-
-def test_a_released_file_is_converted_and_asked(run: Run, sounds: Path, tmp_path: Path) -> None:
-    """A file of Pengi in small; what its tensors do not show is as published."""
-    htsat = HtsatConfig(embed_dim=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), num_classes=0)
-    gpt2 = Gpt2Config(vocab_size=257, width=24, layers=1, max_positions=128)
-    torch.manual_seed(0)
-    made = AudioLanguageModel(
-        AnsweringConfig(htsat=htsat, text_encoder=None, gpt2=gpt2, joint_width=8, mapper_layers=1)
-    )
-    theirs = {ours: released for released, ours in {**NAMES, HTSAT: "audio_encoder."}.items()}
-    weights = {}
-    for name, tensor in made.state_dict().items():
-        start = next(start for start in theirs if name.startswith(start))
-        weights[theirs[start] + name.removeprefix(start)] = tensor
-    torch.save({"model": weights}, tmp_path / "base.pth")
-    options = ("convert", tmp_path / "base.pth", "-o", tmp_path / "pengi")
-    status, _, err = run(*options)
-    assert status == 2 and "--tokenizer" in err
-    assert run(*options, "--tokenizer", GOLDEN / "tokenizer_gpt2", "--beats", "x")[0] == 2
-    assert run(*options, "--tokenizer", GOLDEN / "tokenizer_gpt2") == (0, "", "")
-    status, out, err = run("ask", PROMPT, sounds, "--model", tmp_path / "pengi", "--json", "--max-tokens", "4")
-    assert (status, err, out.count("\n")) == (0, "", 3)
-    status, out, err = run("classify", sounds / "tone.wav", "--model", tmp_path / "pengi")
-    assert (status, out) == (2, "") and "--labels" in err

@@ -1,9 +1,15 @@
 """Models of the tiny recipes: what they say is nonsense, but they say it the way the large ones do."""
 
+import json
 from pathlib import Path
 
+import torch
+
+from aural.answering.convert import SYSTEM
+from aural.answering.model import AnsweringConfig
 from aural.answering.train import train as train_answerer
 from aural.captioning.train import train as train_captioner
+from aural.checkpoint import load_config, load_weights, save_model
 from aural.listening.train import train as train_listener
 
 
@@ -18,6 +24,27 @@ def answerer(out: Path, manifest: Path) -> Path:
     """An audio language model in ``out``, over a listener that is trained in ``out-listener`` if it is not there."""
     over = listener(out.with_name(f"{out.name}-listener"), manifest)
     train_answerer("tiny", manifest=manifest, out=out, encoder=over, progress=False)
+    return out
+
+
+def talkative(out: Path, trained: Path) -> Path:
+    """That model with other weights behind its listener: four steps of training leave all answers alike."""
+    config, weights = load_config(trained, AnsweringConfig, SYSTEM), load_weights(trained)
+    generator = torch.Generator().manual_seed(2)
+    alone = ("wpe.weight", "positions", "prefix_const")
+    for name, weight in weights.items():
+        if weight.dim() > 1 and not name.startswith("audio_encoder.") and not name.endswith(alone):
+            weights[name] = 0.5 * torch.randn(weight.shape, generator=generator)
+    features = config.conv_encoder.channels[-1]  # type: ignore[union-attr]
+    weights["audio_rows.linear.weight"][:, :features] *= 60.0  # they differ little from sound to sound
+    words = weights["gpt2.lm_head.weight"] = weights["gpt2.transformer.wte.weight"]
+    tokenizer = (trained / "tokenizer.json").read_text(encoding="utf-8")
+    for token, place in json.loads(tokenizer)["model"]["vocab"].items():
+        if len(token) == 1 and place != config.stop_token_id:
+            words[place] = 0.0  # single bytes make no text
+    stop = words[config.stop_token_id]
+    weights["gpt2.transformer.ln_f.bias"] = 2.0 * stop / stop.norm()
+    save_model(out, system=SYSTEM, config=config, weights=weights, card="", files={"tokenizer.json": tokenizer})
     return out
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil, inf
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ from aural.sampling import SamplingConfig
 
 Method = Literal["beam", "greedy", "sample"]
 METHODS: tuple[Method, ...] = ("beam", "greedy", "sample")
+Found = TypeVar("Found")
 
 QUESTION = "question: {question}"
 """How a question is put to the model (Table 1 of the paper)."""
@@ -141,25 +142,25 @@ def load(
 
 
 @overload
-def ask(sounds: Sound, prompt: str, **options: Any) -> Answer: ...
+def answer(sounds: Sound, question: str, **options: Any) -> Answer: ...
 @overload
-def ask(sounds: list[Sound], prompt: str, **options: Any) -> list[Answer]: ...
-def ask(
+def answer(sounds: list[Sound], question: str, **options: Any) -> list[Answer]: ...
+def answer(
     sounds: Any,
-    prompt: str,
+    question: str,
     *,
     model: "AnsweringModel | str | os.PathLike[str] | None" = None,
     tasks: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Any:
-    """Put a question, or any other prompt, to a sound or to each of a list of sounds.
+    """Put a question to a sound or to each of a list of sounds.
 
     Args:
         sounds: a path, a binary file object, or an array or tensor with its sample rate; or a list of these.
-        prompt: a question, or a prompt of a task; see :func:`as_prompt`.
+        question: in words, or the prompt of a task; see :func:`as_prompt`.
         model: a loaded model, or what :func:`load` takes.
         tasks: a table of tasks beyond the built-in ones, see :mod:`aural.answering.tasks`.
-        options: see :func:`ask_each`.
+        options: see :func:`answer_each`.
 
     Returns:
         An :class:`Answer` for each sound; with ``windows``, a list of them for each sound.
@@ -167,15 +168,28 @@ def ask(
     Raises:
         AuralError: a sound cannot be read, or the options do not fit.
     """
+    prompt = as_prompt(question, task_prompts(tasks))
     loaded = model if isinstance(model, AnsweringModel) else load(model)
     alone = not isinstance(sounds, list)
-    results = []
-    prompts = [as_prompt(prompt, task_prompts(tasks))]
-    for _, found in ask_each([sounds] if alone else sounds, prompts, loaded, **options):
-        if isinstance(found, AuralError):
-            raise found
-        results.append(found[0] if options.get("windows") is not None else found[0][0])
+    found = [
+        of_prompt for (of_prompt,) in all_found(answer_each([sounds] if alone else sounds, [prompt], loaded, **options))
+    ]
+    results = found if options.get("windows") is not None else [whole for (whole,) in found]
     return results[0] if alone else results
+
+
+def all_found(results: Iterable[tuple[Sound, Found | AuralError]]) -> list[Found]:
+    """What was found for each sound, where one that cannot be read ends the call.
+
+    Raises:
+        AuralError: that of the first such sound.
+    """
+    found = []
+    for _, one in results:
+        if isinstance(one, AuralError):
+            raise one
+        found.append(one)
+    return found
 
 
 def task_prompts(tasks: str | os.PathLike[str] | None = None) -> list[str]:
@@ -208,12 +222,12 @@ def as_prompt(text: str, prompts: Iterable[str]) -> str:
     return QUESTION.format(question=bare[:1].lower() + bare[1:])
 
 
-def ask_each(
+def answer_each(
     sounds: Iterable[Sound],
     prompts: Sequence[str],
     model: AnsweringModel,
     *,
-    method: Method = "beam",
+    method: Method | None = None,
     beams: int = 3,
     max_tokens: int = 30,
     temperature: float = 1.0,
@@ -228,7 +242,7 @@ def ask_each(
         sounds: any number; they are read as they are needed.
         prompts: what the model is given.
         model: from :func:`load`.
-        method: "beam", "greedy" or "sample".
+        method: "beam", "greedy" or "sample"; None: ``search`` of the model's config.
         beams: of the beam search.
         max_tokens: length of an answer at most.
         temperature: of beam search and sampling.
@@ -244,6 +258,7 @@ def ask_each(
         UsageError: an option that does not fit.
     """
     config = model.model.config
+    method = config.search if method is None else method
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
     if windows is not None and not 0 < windows <= config.seconds:

@@ -11,21 +11,26 @@ there {label}" is yes rather than no (``likelihood``; labels with phrases of the
 asked for by these, as in training), or its cosine to the written answer, above 0 (``text``).
 A long recording's probabilities are the means over its windows; with ``multi``, their maxima: it is there if it is
 there anywhere.
+
+:func:`fit_label_temperature` finds the ``label_temperature`` with which the probabilities of ``likelihood`` say how
+often a model is right (temperature scaling, Guo et al. 2017, arXiv 1706.04599, section 4.2).
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
-from aural.answering.answer import QUESTION, AnsweringModel, load
-from aural.answering.decoding import beam
+from aural.answering.answer import QUESTION, AnsweringModel, all_found, load
+from aural.answering.decoding import search
 from aural.answering.scoring import log_likelihoods
 from aural.answering.tokenizer import STOP
 from aural.audio import Sound
 from aural.errors import AudioError, AuralError, UsageError
+from aural.manifest import Clip
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.sound_phrases import SOUNDS
 
@@ -35,15 +40,32 @@ PROMPT = "this is a sound of"
 TEXT_TEMPERATURE = 0.1
 TEXT_TOKENS = 30
 """Of the answer that labels are compared with, at most."""
+TEMPERATURES = torch.logspace(-1, 1.5, 251)
+"""Tried for ``label_temperature``, 2.3 % apart."""
 
 Judge: TypeAlias = Callable[[Tensor], Tensor]
 """The audio's half of a window's prefix (1, P, E) -> the probability of each label (labels,), on the CPU."""
 
 
+@dataclass(frozen=True)
+class Labels:
+    """How well labels fit a sound."""
+
+    label: str
+    """The most probable one."""
+    scores: Mapping[str, float]
+    """The probability of each, the highest first; they sum to 1, but with ``multi`` each stands for itself."""
+
+    @property
+    def score(self) -> float:
+        """The probability of the most probable one."""
+        return self.scores[self.label]
+
+
 @overload
-def classify(sounds: Sound, labels: Sequence[str] | None = None, **options: Any) -> dict[str, float]: ...
+def classify(sounds: Sound, labels: Sequence[str] | None = None, **options: Any) -> Labels: ...
 @overload
-def classify(sounds: list[Sound], labels: Sequence[str] | None = None, **options: Any) -> list[dict[str, float]]: ...
+def classify(sounds: list[Sound], labels: Sequence[str] | None = None, **options: Any) -> list[Labels]: ...
 def classify(
     sounds: Any,
     labels: Sequence[str] | None = None,
@@ -60,20 +82,16 @@ def classify(
         options: see :func:`classify_each`.
 
     Returns:
-        For each sound its labels with their probabilities, the most probable first.
+        :class:`Labels` for each sound.
 
     Raises:
         AuralError: a sound cannot be read, or the options do not fit.
     """
     loaded = model if isinstance(model, AnsweringModel) else load(model)
     alone = not isinstance(sounds, list)
-    results = []
     chosen = known_labels(loaded) if labels is None else labels
-    for _, found in classify_each([sounds] if alone else sounds, chosen, loaded, **options):
-        if isinstance(found, AuralError):
-            raise found
-        results.append(found)
-    return results[0] if alone else results
+    found = all_found(classify_each([sounds] if alone else sounds, chosen, loaded, **options))
+    return found[0] if alone else found
 
 
 def known_labels(model: AnsweringModel) -> tuple[str, ...]:
@@ -97,8 +115,8 @@ def classify_each(
     multi: bool = False,
     prompt: str = PROMPT,
     sentence_encoder: SentenceEncoder | None = None,
-) -> Iterator[tuple[Sound, dict[str, float] | AuralError]]:
-    """Probabilities of labels for each sound, the highest first; one that cannot be read gives its error.
+) -> Iterator[tuple[Sound, Labels | AuralError]]:
+    """Probabilities of labels for each sound, in order; one that cannot be read gives its error.
 
     Args:
         sounds: any number; they are read as they are needed.
@@ -124,8 +142,38 @@ def classify_each(
             yield sound, error
             continue
         pooled = each.amax(0) if multi else each.mean(0)
-        found = dict(zip(labels, pooled.tolist(), strict=True))
-        yield sound, dict(sorted(found.items(), key=lambda pair: -pair[1]))
+        found = sorted(zip(labels, pooled.tolist(), strict=True), key=lambda pair: -pair[1])
+        yield sound, Labels(found[0][0], dict(found))
+
+
+def fit_label_temperature(model: AnsweringModel, clips: Iterable[Clip]) -> float:
+    """The ``label_temperature`` under which the right labels of clips are the most probable.
+
+    Args:
+        model: from :func:`aural.answering.answer.load`; the temperature that it has does not matter.
+        clips: whole recordings. Those count that have one label, which is not too long to be written; what cannot be
+            read is left out.
+
+    Returns:
+        The one of :data:`TEMPERATURES` with the least mean negative log-likelihood of the right label among all that
+        occur; the model's own where there is nothing to tell apart.
+    """
+    room = model.room()
+    clips = [clip for clip in clips if len(clip.labels) == 1 and len(_written(model, clip.labels[0])) <= room]
+    labels = sorted({clip.labels[0] for clip in clips})
+    if len(labels) < 2:
+        return model.model.config.label_temperature
+    weigh = _weigher(model, labels, PROMPT)
+    loss, n_read = torch.zeros(len(TEMPERATURES)), 0
+    for clip in clips:
+        try:
+            scores = torch.stack([weigh(model.hear([window])) for window in model.windows(clip.audio)])
+        except AudioError:
+            continue
+        right = (scores / TEMPERATURES[:, None, None]).log_softmax(2)[:, :, labels.index(clip.labels[0])]
+        loss -= right.logsumexp(1)  # of the mean over windows, but for a constant
+        n_read += 1
+    return float(TEMPERATURES[loss.argmin()]) if n_read else model.model.config.label_temperature
 
 
 def _judge(
@@ -140,7 +188,7 @@ def _judge(
     if way not in WAYS:
         raise UsageError(f"unknown way {way!r}; there are {', '.join(WAYS)}")
     if len(labels) < (1 if multi else 2):
-        raise UsageError(f"{len(labels)} labels to choose from: give {'one' if multi else 'two'} at least")
+        raise UsageError(f"too few labels to choose from ({len(labels)}): give {'one' if multi else 'two'} at least")
     if twice := [label for place, label in enumerate(labels) if label in labels[:place]]:
         raise UsageError(f"label {twice[0]!r} was given twice: give each once")
     if not all(label.strip() for label in labels):
@@ -150,26 +198,33 @@ def _judge(
     return _by_questions(model, labels) if multi else _by_likelihood(model, labels, prompt)
 
 
-def _by_likelihood(model: AnsweringModel, labels: Sequence[str], prompt: str) -> Judge:
+def _written(model: AnsweringModel, label: str) -> list[int]:
+    """The tokens of a label as an answer, with the stop token at its end."""
+    return model.tokenizers.ids(label + STOP)[:-1]
+
+
+def _weigher(model: AnsweringModel, labels: Sequence[str], prompt: str) -> Callable[[Tensor], Tensor]:
+    """The audio's half of a window's prefix (1, P, E) -> the log-likelihood of each label (labels,), on the CPU."""
     asked = model.read([prompt])
-    texts = [model.tokenizers.ids(label + STOP)[:-1] for label in labels]
+    texts = [_written(model, label) for label in labels]
     longest, room = max(zip(map(len, texts), labels, strict=True)), model.room()
     if longest[0] > room:
         raise UsageError(
             f"label {longest[1]!r} has {longest[0]} tokens, and this model writes up to {room}: shorten it"
         )
 
-    def judge(heard: Tensor) -> Tensor:
-        scores = log_likelihoods(model.model, model.prefix(heard, asked), texts)
-        return (scores / model.model.config.label_temperature).softmax(0).cpu()
+    return lambda heard: log_likelihoods(model.model, model.prefix(heard, asked), texts).cpu()
 
-    return judge
+
+def _by_likelihood(model: AnsweringModel, labels: Sequence[str], prompt: str) -> Judge:
+    weigh = _weigher(model, labels, prompt)
+    return lambda heard: (weigh(heard) / model.model.config.label_temperature).softmax(0)
 
 
 def _by_questions(model: AnsweringModel, labels: Sequence[str]) -> Judge:
     things = [SOUNDS[label].noun_phrases[0] if label in SOUNDS else label for label in labels]
     asked = model.read([QUESTION.format(question=f"is there {thing}") for thing in things])
-    answers = [model.tokenizers.ids(word + STOP)[:-1] for word in ("yes", "no")]
+    answers = [_written(model, word) for word in ("yes", "no")]
 
     def judge(heard: Tensor) -> Tensor:
         scores = [log_likelihoods(model.model, model.prefix(heard, one[None]), answers) for one in asked]
@@ -186,7 +241,7 @@ def _by_text(
     meanings, limit = encoder.encode(labels), min(TEXT_TOKENS, model.room())
 
     def judge(heard: Tensor) -> Tensor:
-        answer = beam(model.model, model.prefix(heard, asked), max_tokens=limit)[0][0]
+        (answer,) = search(model.model, model.prefix(heard, asked), max_tokens=limit)
         similarity = meanings @ encoder.encode([model.tokenizers.text_of(answer.token_ids)])[0]
         return (similarity.clamp(0, 1) if multi else (similarity / TEXT_TEMPERATURE).softmax(0)).cpu()
 

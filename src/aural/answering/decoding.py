@@ -28,6 +28,13 @@ def greedy(
     return [found[0] for found in beam(model, prefix, mask, beams=1, max_tokens=max_tokens)]
 
 
+def search(model: AudioLanguageModel, prefix: Tensor, *, max_tokens: int = 30) -> list[Hypothesis]:
+    """One answer for each item, searched for as the model's config says. Arguments as for :func:`beam`."""
+    if model.config.search == "greedy":
+        return greedy(model, prefix, max_tokens=max_tokens)
+    return [found[0] for found in beam(model, prefix, max_tokens=max_tokens)]
+
+
 @torch.inference_mode()
 def beam(
     model: AudioLanguageModel,

@@ -33,16 +33,15 @@ class EncodedScene:
 
 
 class EncodedScenes:
-    """``scenes(index)`` goes through the pool; each turn asks other things of each scene."""
+    """A pool of scenes; :meth:`draw` goes through it, and each turn asks other things of each scene."""
 
     def __init__(
         self,
         examples: Examples,
         encode: Callable[[Tensor], Tensor],
-        tasks: Mapping[Task, float],
+        tasks: Sequence[Task],
         *,
         n: int,
-        n_asked: int,
         device: torch.device,
         bfloat16: bool,
         progress: bool,
@@ -52,15 +51,12 @@ class EncodedScenes:
         Args:
             examples: soundscapes and recordings.
             encode: waveforms (B, N) -> rows (B, R, A).
-            tasks: what is asked, and in which proportion.
+            tasks: what can be asked.
             n: size of the pool.
-            n_asked: prompts put to a scene in one turn.
             device: where to encode.
             bfloat16: encode under autocast.
             progress: show a progress bar.
         """
-        self.seed, self.n_asked = examples.seed, n_asked
-        self.shares = {task.name: share for task, share in tasks.items()}
         self.rows: list[Tensor] = []
         self.facts: list[str] = []
         self.asked: list[dict[str, tuple[Asked, ...]]] = []
@@ -74,16 +70,17 @@ class EncodedScenes:
             for index, (example, said) in enumerate(some, start=first):
                 generator = np.random.default_rng([examples.seed, 5, index])
                 self.facts.append("" if example.scene is None else facts(example.scene))
-                self.asked.append(all_asked(example, said, tuple(tasks), generator))
+                self.asked.append(all_asked(example, said, tasks, generator))
 
-    def __call__(self, index: int) -> EncodedScene:
+    def draw(self, index: int, *, shares: Mapping[str, float], n_asked: int, seed: int) -> EncodedScene:
+        """The scene of an index with ``n_asked`` prompts, of the tasks named in ``shares`` in their proportion."""
         turn, place = divmod(index, len(self.rows))
         # Scenes of a group are alike in length only; any order will do, another one each turn.
-        scene = int(np.random.default_rng([self.seed, 6, turn]).permutation(len(self.rows))[place])
-        generator = np.random.default_rng([self.seed, 7, index])
-        asked = self.asked[scene]
-        shares = np.array([self.shares[name] for name in asked])
-        drawn = generator.choice(len(shares), size=self.n_asked, p=shares / shares.sum())
+        scene = int(np.random.default_rng([seed, 6, turn]).permutation(len(self.rows))[place])
+        generator = np.random.default_rng([seed, 7, index])
+        asked = {name: pairs for name, pairs in self.asked[scene].items() if name in shares}
+        weights = np.array([shares[name] for name in asked])
+        drawn = generator.choice(len(weights), size=n_asked, p=weights / weights.sum())
         names = list(asked)
         picked = (asked[names[task]] for task in drawn)
         return EncodedScene(self.rows[scene], tuple(pairs[int(generator.integers(len(pairs)))] for pairs in picked))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aural import __version__
-from aural.answering.answer import AnsweringModel, Method, as_prompt, ask_each, load
+from aural.answering.answer import AnsweringModel, Method, answer_each, as_prompt, load
 from aural.answering.classify import WAYS, Way, classify_each
 from aural.errors import AuralError, UsageError
 from aural.manifest import Clip, read_manifest
@@ -74,19 +74,44 @@ SAYABLE = {*(thing(label) for label in SOUNDS), *SILENT, *NUMBERS, *YES_NO, "nea
 
 
 def evaluate(
-    model: AnsweringModel, manifest: Path, *, split: str | None = None, method: Method = "beam", batch_size: int = 8
+    model: AnsweringModel,
+    manifest: Path,
+    *,
+    split: str | None = None,
+    method: Method | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
 ) -> dict[str, Any]:
     """Ask the questions of a manifest (or of one split), or classify its clips, and judge the answers.
+
+    Args:
+        model: from :func:`aural.answering.answer.load`.
+        manifest: clips with questions and answers, or with one label.
+        split: only its clips.
+        method: how answers are searched for; None: as the model's config says.
+        seed: of ``method`` "sample".
+        batch_size: of the search.
 
     Raises:
         UsageError: neither questions with answers, nor clips with one label.
     """
     clips = _clips(manifest, split)
-    return _judged(model, clips, method, batch_size) | {"protocol": _protocol(model.name, manifest, split, method)}
+    if clips[0].question:
+        found = score(ask(model, clips, method=method, seed=seed, batch_size=batch_size))
+    else:
+        found = {way: score_labels(classify(model, clips, way)) for way in WAYS}
+    how = method or model.model.config.search
+    return found | {"protocol": _protocol(model.name, manifest, split, how, seed)}
 
 
 def evaluate_held_out(
-    models: Path, manifest: Path, *, method: Method = "beam", batch_size: int = 8, device: str = "auto"
+    models: Path,
+    manifest: Path,
+    *,
+    method: Method | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
@@ -100,22 +125,19 @@ def evaluate_held_out(
         )
     asks = any(clip.question for clip in _clips(manifest, None))
     answered: list[Answered] = []
+    methods: set[str] = set()
     rows: dict[Way, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for split in splits:
         model, clips = load(models / split, device=device), _clips(manifest, split)
+        methods.add(method or model.model.config.search)
         if asks:
-            answered += answer(model, clips, method=method, batch_size=batch_size)
+            answered += ask(model, clips, method=method, seed=seed, batch_size=batch_size)
         else:
             for way in WAYS:
                 rows[way] += classify(model, clips, way)
     found = score(answered) if asks else {way: score_labels(some) for way, some in rows.items()}
-    return found | {"protocol": _protocol(str(models), manifest, "each held out in turn", method)}
-
-
-def _judged(model: AnsweringModel, clips: Sequence[Clip], method: Method, batch_size: int) -> dict[str, Any]:
-    if clips[0].question:
-        return score(answer(model, clips, method=method, batch_size=batch_size))
-    return {way: score_labels(classify(model, clips, way)) for way in WAYS}
+    how = ", ".join(sorted(methods))
+    return found | {"protocol": _protocol(str(models), manifest, "each held out in turn", how, seed)}
 
 
 def _clips(manifest: Path, split: str | None) -> list[Clip]:
@@ -131,8 +153,13 @@ def _clips(manifest: Path, split: str | None) -> list[Clip]:
 # ------------------------------------------------------------------------------------------------------------ questions
 
 
-def answer(
-    model: AnsweringModel, clips: Sequence[Clip], *, method: Method = "beam", batch_size: int = 8
+def ask(
+    model: AnsweringModel,
+    clips: Sequence[Clip],
+    *,
+    method: Method | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
 ) -> list[Answered]:
     """Ask each clip its question; a clip is heard once, whatever is asked of it.
 
@@ -145,7 +172,7 @@ def answer(
     answered = []
     for sound, asked in of_sound.items():
         prompts = [as_prompt(clip.question or "", ()) for clip in asked]
-        (_, answers), *_ = ask_each([sound], prompts, model, method=method, batch_size=batch_size)
+        ((_, answers),) = answer_each([sound], prompts, model, method=method, seed=seed, batch_size=batch_size)
         if isinstance(answers, AuralError):
             raise answers
         answered += [Answered(clip, one[0].text) for clip, one in zip(asked, answers, strict=True)]
@@ -202,9 +229,8 @@ def classify(model: AnsweringModel, clips: Sequence[Clip], way: Way) -> list[dic
     ):
         if isinstance(found, AuralError):
             raise found
-        best, probability = next(iter(found.items()))
         recording = clip.source or str(clip.audio)
-        rows.append({"label": clip.labels[0], "found": best, "probability": probability, "recording": recording})
+        rows.append({"label": clip.labels[0], "found": found.label, "probability": found.score, "recording": recording})
     return rows
 
 
@@ -232,7 +258,7 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[float], n_
     return sum(gaps) / len(probabilities)
 
 
-def _protocol(model: str, manifest: Path, split: str | None, method: str) -> dict[str, Any]:
+def _protocol(model: str, manifest: Path, split: str | None, method: str, seed: int) -> dict[str, Any]:
     return {
         "right": "the answer is the expected one, word for word",
         "interval": f"bootstrap over recordings, {RESAMPLES} resamples",
@@ -240,5 +266,6 @@ def _protocol(model: str, manifest: Path, split: str | None, method: str) -> dic
         "manifest": manifest.name,
         "split": split,
         "method": method,
+        "seed": seed,
         "aural": __version__,
     }

@@ -20,7 +20,7 @@ language model, V its vocabulary.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,7 @@ class AnsweringConfig:
     target_length: int = 77  # tokens of a target at most
     pad_token_id: int = 0  # of the language model: "!" in GPT-2, which is therefore never learned
     stop_token_id: int = 220  # what ends an answer: the first token of " <|endoftext|>" is the lone space
+    search: Literal["beam", "greedy"] = "beam"  # how answers are searched for unless asked otherwise
     label_temperature: float = 1.0  # by which log-likelihoods of labels are divided before they become probabilities
 
     def __post_init__(self) -> None:

@@ -58,6 +58,9 @@ def default() -> Recipe:
         mapper_heads=4,
         prompt_length=20,
         target_length=40,
+        # The released beam search ranks by the mean log-probability of a token, so that a long answer whose end is
+        # certain once it is begun ("there is no ...") beats an answer of one token that is the more probable by far.
+        search="greedy",
     )
     train = TrainConfig(
         steps=4000,

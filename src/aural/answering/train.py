@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +15,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from aural.answering.answer import load
 from aural.answering.borrowed import borrowed_clip, borrowed_gpt2
+from aural.answering.classify import fit_label_temperature
 from aural.answering.convert import SYSTEM
 from aural.answering.data import AskedCollate, AskedExamples
 from aural.answering.encoded import EncodedCollate, EncodedScenes
 from aural.answering.language import Told, train_language_model, train_tokenizer
-from aural.answering.model import AudioLanguageModel, encode_rows
+from aural.answering.model import AnsweringConfig, AudioLanguageModel, encode_rows
 from aural.answering.recipes import RECIPES, Recipe
 from aural.answering.tasks import Task, read_tasks
 from aural.answering.tokenizer import TEXT_TOKENIZER, TOKENIZER, Tokenizers, stop_token_id
@@ -31,6 +34,7 @@ from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.htsat import Htsat
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
 from aural.networks.sentence_encoder import load_sentence_encoder
+from aural.processes import once
 from aural.soundscapes.examples import Examples
 from aural.training import TrainConfig, adjusted, train as run_training
 
@@ -45,13 +49,18 @@ It answers questions about a recording. Trained from scratch by
 
     {command}
 
-on {clips}, sound synthesised here, and soundscapes made of both.
+on {clips} clips, sound synthesised here, and soundscapes made of both.
 
 Metrics at the end of training: {metrics}
+
+Label temperature: {temperature:.3g}, {fitted}
 
 Limits: it knows the sounds and the kinds of questions it was trained on and little else. The licence of the recordings
 applies to what is said of them here: carry their attribution along with the weights.
 """
+
+LABELLED = 1000
+"""Clips by which probabilities of labels are calibrated, at most."""
 
 
 @dataclass
@@ -84,6 +93,9 @@ def train(
 ) -> None:
     """Train by a recipe; ``out`` is then a model folder for :func:`aural.answering.answer.load`.
 
+    In the end ``label_temperature`` is fitted on the clips that are left for validation or, without any, on those that
+    were learned from; the model's card says which.
+
     Args:
         recipe: a name in ``RECIPES``.
         manifest: clips with captions, labels, questions and answers, or whatever the tasks speak of.
@@ -107,12 +119,16 @@ def train(
     """
     settings = change(_recipe(recipe, seed, steps, precision))
     shared = shared or Shared()
-    left_out = {VALIDATION, hold_out} - {None}
-    clips = [clip for clip in read_manifest(manifest) if clip.split not in left_out]
+    everything = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
+    clips = [clip for clip in everything if clip.split != VALIDATION]
     shares = _shares(settings, read_tasks(tasks))
     command = f"aural train answering --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
-    how = _How(out, resume, None if device == "auto" else device, progress)
+    unseen = [clip for clip in everything if clip.split == VALIDATION and len(clip.labels) == 1]
+    labelled = unseen or [clip for clip in clips if len(clip.labels) == 1]
+    labelled = labelled[:: max(1, ceil(len(labelled) / LABELLED))]
+    seen = f"{len(labelled)} clips " + ("left for validation" if unseen else "of those it learned from")
+    how = _How(out, resume, None if device == "auto" else device, progress, labelled, seen)
     if settings.soundscapes is None:
         if gpt2 is None or (text_encoder is None) != (settings.model.text_encoder is None):
             raise UsageError(
@@ -137,6 +153,10 @@ class _How:
     resume: bool
     device: str | None
     progress: bool
+    labelled: Sequence[Clip]
+    """By which probabilities of labels are calibrated."""
+    labelled_are: str
+    """For the model's card."""
 
 
 def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> Recipe:
@@ -186,9 +206,8 @@ def _over_soundscapes(
         shared.pool = EncodedScenes(
             Examples(clips, settings.soundscapes, seed),
             encode,
-            shares,
+            tuple(shares),
             n=settings.pool,
-            n_asked=settings.n_asked,
             device=target,
             bfloat16=settings.train.precision == "bfloat16",
             progress=how.progress and sys.stderr.isatty(),
@@ -210,7 +229,9 @@ def _over_soundscapes(
     sentences = load_sentence_encoder(settings.model.sentences.name)
     reader = Tokenizers(config, words, sentences=sentences)
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
-    _run(_OverEncoded(model), shared.pool, collate, settings.train, reader, clips, command, how)
+    asked = {task.name: share for task, share in shares.items()}
+    example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)
+    _run(_OverEncoded(model), example, collate, settings.train, reader, clips, command, how)
 
 
 def _language_model(settings: Recipe, texts: list[Told], how: _How) -> tuple[Tokenizer, dict[str, Tensor]]:
@@ -337,17 +358,24 @@ def _run(
 ) -> None:
     model = module.model
 
-    def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
+    def save(
+        weights: Mapping[str, Tensor],
+        folder: Path,
+        metrics: Mapping[str, float],
+        config: AnsweringConfig = model.config,
+        fitted: str = "not fitted",
+    ) -> None:
         weights = {name.removeprefix("model."): value for name, value in weights.items()}
         figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items())) or "none"
-        card = CARD.format(command=command, clips=f"{len(clips)} clips", metrics=figures)
+        known = {"temperature": config.label_temperature, "fitted": fitted, "metrics": figures}
+        card = CARD.format(command=command, clips=len(clips), **known)
         files = {TOKENIZER: reader.gpt2.to_str()} | ({TEXT_TOKENIZER: reader.text.to_str()} if reader.text else {})
-        save_model(folder, system=SYSTEM, config=model.config, weights=weights, card=card, files=files)
+        save_model(folder, system=SYSTEM, config=config, weights=weights, card=card, files=files)
 
     def counts(batch: Mapping[str, Tensor]) -> dict[str, float]:
         return {"cross_entropy": int((batch["targets"] != model.config.pad_token_id).sum())}
 
-    run_training(
+    done = run_training(
         module,
         example=example,
         collate=collate,
@@ -361,3 +389,11 @@ def _run(
         device=how.device,
         progress=how.progress,
     )
+
+    def calibrate() -> None:
+        temperature = fit_label_temperature(load(how.out, device=how.device or "auto"), how.labelled)
+        config = replace(model.config, label_temperature=temperature)
+        metrics = {"step": done.steps, **done.metrics}
+        save(load_weights(how.out), how.out, metrics, config, f"fitted on {how.labelled_are}")
+
+    once(calibrate)

@@ -1,6 +1,7 @@
-"""``aural ask``: a question, or the prompt of a task, put to each sound."""
+"""``aural ask``: a question, or the prompt of a task, put to each sound; or all that can be said of it."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from aural.commands.options import (
     check_windows,
 )
 from aural.commands.output import named_alone, one_line, print_json, print_results, stretch
-from aural.errors import UsageError
+from aural.errors import AuralError, UsageError
 
 if TYPE_CHECKING:
     from aural.answering.answer import Answer
@@ -28,15 +29,21 @@ Method = Literal["beam", "greedy", "sample"]
 
 
 def ask(
-    prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="A question, or the prompt of a task: 'generate audio caption'.")
-    ],
     paths: SoundPaths,
+    question: Annotated[
+        str | None,
+        typer.Option("--question", metavar="TEXT", help="Or the prompt of a task, such as 'generate audio caption'."),
+    ] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Instead: a caption, metadata and the sounds, in one text.")
+    ] = False,
     tasks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A table of tasks, whose prompts are known as such.")
     ] = None,
     model: ModelName = None,
-    method: Annotated[Method, typer.Option("--method", help="How answers are searched for.")] = "beam",
+    method: Annotated[
+        Method | None, typer.Option("--method", help="How answers are searched for, if not as the model's config says.")
+    ] = None,
     beams: Annotated[int, typer.Option(metavar="N", min=1, help="Answers that beam pursues at a time.")] = 3,
     temperature: Annotated[float, typer.Option(metavar="T", help="Of beam and sample; 1: as the model says.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Longest answer.")] = 30,
@@ -56,33 +63,39 @@ def ask(
     check_windows(windows)
     if not 0 < temperature < float("inf"):
         raise UsageError(f"--temperature {temperature:g}: give a number above 0, such as --temperature 0.7")
-    from aural.audio import SUFFIXES, find_sounds
+    if describe and (question, tasks, add_text) != (None, None, None):
+        raise UsageError("--describe has questions of its own: leave out --question, --tasks and --add-text")
+    if question is None and not describe:
+        raise UsageError("nothing is asked: pass --question, such as --question 'is there a dog?', or --describe")
+    from aural.audio import find_sounds
 
-    if Path(prompt).suffix.lower() in SUFFIXES and Path(prompt).is_file():
-        raise UsageError(f"{prompt} is a sound, and the question comes first: aural ask 'is there a dog?' {prompt}")
     files = find_sounds(paths, sys.stdin)
-    from aural.answering.answer import as_prompt, ask_each, load, task_prompts
+    from aural.answering.answer import answer_each, as_prompt, load, task_prompts
+    from aural.answering.describe import describe_each
 
-    asked = as_prompt(prompt, task_prompts(tasks))
-    results = ask_each(
-        files,
-        [asked],
-        load(model, device=device, offline=offline),
-        method=method,
-        beams=beams,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        add_text=add_text,
-        seed=seed,
-        windows=windows,
-        batch_size=batch_size,
-    )
+    prompt = None if question is None else as_prompt(question, task_prompts(tasks))
+    loaded = load(model, device=device, offline=offline)
+    how: dict[str, Any] = {
+        "method": method,
+        "beams": beams,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "windows": windows,
+        "batch_size": batch_size,
+    }
+    results: Iterable[tuple[Any, list[Answer] | AuralError]]
+    if prompt is None:
+        results = describe_each(files, loaded, **how)
+    else:
+        each = answer_each(files, [prompt], loaded, add_text=add_text, **how)
+        results = ((file, found if isinstance(found, AuralError) else found[0]) for file, found in each)
     alone = named_alone(paths, files)
 
-    def show(file: Path, answers: "list[list[Answer]]") -> None:
-        for found in answers[0]:
+    def show(file: Path, answers: "list[Answer]") -> None:
+        for found in answers:
             if as_json:
-                print_json(_as_fields(file, asked, found))
+                print_json(_as_fields(file, question, found))
             else:
                 columns = [*([] if alone else [str(file)]), *stretch(found.start, found.end), one_line(found.text)]
                 print("\t".join(columns), flush=True)
@@ -90,9 +103,11 @@ def ask(
     return print_results(files, results, show, as_json=as_json, quiet=quiet)
 
 
-def _as_fields(file: Path, prompt: str, found: "Answer") -> dict[str, Any]:
-    """One answer as the JSON object that the interface promises."""
+def _as_fields(file: Path, question: str | None, found: "Answer") -> dict[str, Any]:
+    """One answer as the JSON object that the interface promises; a description answers no question."""
     fields: dict[str, Any] = {"file": str(file)}
     if found.start is not None:
         fields |= {"start": found.start, "end": found.end}
-    return fields | {"prompt": prompt, "answer": found.text, "score": found.score}
+    if question is not None:
+        fields["question"] = question
+    return fields | {"answer": found.text, "score": found.score}

@@ -1,8 +1,8 @@
-"""``aural classify``: how probable labels are for each sound."""
+"""``aural classify``: which of given labels fits each sound, and how probable each is."""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,22 +10,25 @@ from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, 
 from aural.commands.output import one_line, print_json, print_results
 from aural.errors import UsageError
 
+if TYPE_CHECKING:
+    from aural.answering.classify import Labels
+
 Way = Literal["likelihood", "text"]
 
 
 def classify(
     paths: SoundPaths,
     labels: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...|FILE", help="Labels, or a file with one a line. Default: those the model knows."),
+        str | None, typer.Option("--labels", metavar="A,B,...", help="Labels. Default: those that the model knows.")
+    ] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option("--labels-file", metavar="FILE", help="Labels, one a line.")
     ] = None,
     way: Annotated[
         Way, typer.Option("--way", help="By each label's likelihood, or by comparing labels with the text written.")
     ] = "likelihood",
     multi: Annotated[bool, typer.Option("--multi", help="Several may hold at once: a probability for each.")] = False,
-    top: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="How many are shown. Default: 1, and in JSON all.")
-    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many are shown; JSON holds all.")] = 1,
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What labels are the answer to. Default: 'this is a sound of'.")
     ] = None,
@@ -36,8 +39,14 @@ def classify(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    """Choose labels for each sound, with probabilities."""
-    given = None if labels is None else labels_of(labels)
+    """Choose among labels for each sound, with probabilities."""
+    if labels is not None and labels_file is not None:
+        raise UsageError("labels were given twice: pass either --labels or --labels-file")
+    given = None
+    if labels is not None:
+        given = _labels(labels.split(","), f"--labels {labels}")
+    elif labels_file is not None:
+        given = _labels(_lines(labels_file), str(labels_file))
     from aural.audio import find_sounds
 
     files = find_sounds(paths, sys.stdin)
@@ -54,36 +63,37 @@ def classify(
         prompt=PROMPT if prompt is None else prompt,
     )
 
-    def show(file: Path, found: dict[str, float]) -> None:
-        shown = list(found.items())[: top or (None if as_json else 1)]
+    def show(file: Path, found: "Labels") -> None:
         if as_json:
-            print_json({"file": str(file), "labels": dict(shown)})
+            scores = dict(found.scores)
+            print_json({"file": str(file), "label": found.label, "score": found.score, "scores": scores})
             return
-        for label, probability in shown:
+        for label, probability in list(found.scores.items())[:top]:
             print(f"{file}\t{one_line(label)}\t{probability:.3f}", flush=True)
 
     return print_results(files, results, show, as_json=as_json, quiet=quiet)
 
 
-def labels_of(given: str) -> list[str]:
-    """What a user writes after ``--labels``: labels between commas, or a file with one a line.
-
-    Without a comma it is a file if there is one of that name, or if it is written as only files are (``a.txt``,
-    ``lists/a``).
+def _lines(path: Path) -> list[str]:
+    """Of a file of labels.
 
     Raises:
-        UsageError: there is no such file, or no label.
+        UsageError: it is missing or no text.
     """
-    path = Path(given)
-    if "," not in given and given.strip() and (path.is_file() or path.suffix or len(path.parts) > 1):
-        try:
-            parts = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
-            raise UsageError(f"{given}: labels cannot be read from it ({why}); give A,B,... or another file") from None
-    else:
-        parts = given.split(",")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"{path}: labels cannot be read from it ({why}); give a file with one a line") from None
+
+
+def _labels(parts: list[str], source: str) -> list[str]:
+    """Without spaces around them, and without empty ones.
+
+    Raises:
+        UsageError: nothing is left.
+    """
     found = [part.strip() for part in parts if part.strip()]
     if not found:
-        raise UsageError(f"--labels {given}: holds no label; give some, such as --labels dog,rain")
+        raise UsageError(f"{source}: holds no label; give some, such as --labels dog,rain")
     return found
