@@ -18,8 +18,8 @@ from transformers import EncodecConfig as PeerConfig, EncodecModel
 
 from aural.checkpoint import load_into, read_foreign
 from aural.codec import files, losses
-from aural.codec.convert import convert_codec, inferred_config, is_codec, load_codec, our_name
-from aural.codec.windows import decode_blocks, decode_windows, encode_blocks, encode_windows
+from aural.codec.convert import convert_codec, inferred_config, is_codec, our_name
+from aural.codec_folder import load_codec
 from aural.errors import AudioError, AuralError, CheckpointError, UsageError
 from aural.networks.encodec import (
     Encodec,
@@ -30,6 +30,7 @@ from aural.networks.encodec import (
     interleave,
     separate,
 )
+from aural.networks.encodec_windows import decode_blocks, decode_windows, encode_blocks, encode_windows
 from aural.networks.residual_quantizer import QuantizerConfig
 from aural.networks.stft_discriminator import Judged, StftDiscriminator, StftDiscriminatorConfig
 
@@ -88,7 +89,7 @@ def test_a_model_of_transformers_says_the_same(settings: dict[str, Any], tmp_pat
     assert is_codec(read_foreign(tmp_path / "peer" / "model.safetensors"))
     notes = convert_codec(tmp_path / "peer" / "model.safetensors", tmp_path / "ours")
     assert notes == [f"settings from {tmp_path / 'peer' / 'config.json'}"]
-    ours = load_codec(tmp_path / "ours")
+    ours = load_codec(tmp_path / "ours").network
     assert ours.config.sample_rate == 1200 and ours.config.quantizer.n_codebooks == peer_config.num_quantizers == 3
     assert ours.config.kilobits_per_second == pytest.approx(0.75)
     waveform = sine_and_noise(401)
@@ -116,7 +117,7 @@ def test_a_released_file_of_audiocraft_becomes_a_codec(tmp_path: Path) -> None:
     file = audiocraft_file(tmp_path)
     assert is_codec(read_foreign(file))
     assert convert_codec(file, tmp_path / "out") == ["settings from xp.cfg in the file"]
-    ours = load_codec(tmp_path / "out")
+    ours = load_codec(tmp_path / "out").network
     golden = parity_encodec.golden_config(read_json(GOLDEN / "config.json"), "reflect")
     assert replace(ours.config, quantizer=golden.quantizer) == golden
     learns = ours.config.quantizer
@@ -131,7 +132,7 @@ def test_a_codec_inside_a_musicgen_is_found_and_settings_may_be_missing(tmp_path
     save_file(inside | {"decoder.lm_heads.0.weight": torch.zeros(2, 2)}, tmp_path / "musicgen.safetensors")
     assert not is_codec(read_foreign(tmp_path / "musicgen.safetensors"))
     (notes,) = convert_codec(tmp_path / "musicgen.safetensors", tmp_path / "out")
-    assert "1500 Hz" in notes and load_codec(tmp_path / "out").config.sample_rate == 30 * 50
+    assert "1500 Hz" in notes and load_codec(tmp_path / "out").network.config.sample_rate == 30 * 50
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -467,12 +467,14 @@ def write(path: str | os.PathLike[str], waveform: "np.ndarray | torch.Tensor", s
 # ------------------------------------------------------------------------------------------------------------- finding
 
 
-def find_sounds(patterns: Iterable[str | os.PathLike[str]], stdin: TextIO | None = None) -> list[Path]:
+def find_sounds(
+    patterns: Iterable[str | os.PathLike[str]], stdin: TextIO | None = None, *, suffixes: Set[str] = SUFFIXES
+) -> list[Path]:
     """Turn what a user names into a list of files, in the order given, each once.
 
     - a file is taken whatever its suffix, and so is a name that does not exist: reading it reports the error;
-    - a folder is searched to any depth for the suffixes of sounds (:data:`SUFFIXES`), in sorted order, without hidden
-      files and folders;
+    - a folder is searched to any depth for the ``suffixes``, by default those of sounds, in sorted order, without
+      hidden files and folders;
     - a glob (``*``, ``?``, ``[...]``, and ``**`` for any depth) gives the sounds it matches, sorted, or all files if
       it ends in a suffix of its own (``*.dat``);
     - ``-`` stands for the files and folders listed on ``stdin``, one a line (or separated by NUL).
@@ -488,11 +490,11 @@ def find_sounds(patterns: Iterable[str | os.PathLike[str]], stdin: TextIO | None
             names = [line.rstrip("\r") for line in listed.split("\0" if "\0" in listed else "\n") if line.strip()]
             if not names:
                 raise UsageError("-: no paths came in on standard input; pipe a list of sounds into the command")
-            paths = [path for name in names for path in _file_or_folder(Path(name))]
+            paths = [path for name in names for path in _file_or_folder(Path(name), suffixes)]
         elif any(character in pattern for character in "*?[") and not Path(pattern).exists():
-            paths = _glob(pattern)
+            paths = _glob(pattern, suffixes)
         else:
-            paths = _file_or_folder(Path(pattern))
+            paths = _file_or_folder(Path(pattern), suffixes)
         for path in paths:
             found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 (resolve would follow links)
     if not found:
@@ -500,27 +502,27 @@ def find_sounds(patterns: Iterable[str | os.PathLike[str]], stdin: TextIO | None
     return list(found.values())
 
 
-def _file_or_folder(path: Path) -> list[Path]:
+def _file_or_folder(path: Path, suffixes: Set[str]) -> list[Path]:
     if not path.is_dir():
         return [path]
     sounds = []
     for folder, folders, files in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        sounds += [Path(folder, name) for name in files if not name.startswith(".") and _is_sound(name)]
+        sounds += [Path(folder, name) for name in files if not name.startswith(".") and _ends_in(name, suffixes)]
     if not sounds:
-        raise UsageError(f"{path}: no sounds in this folder (looked for {' '.join(sorted(SUFFIXES))})")
+        raise UsageError(f"{path}: no sounds in this folder (looked for {' '.join(sorted(suffixes))})")
     return sorted(sounds)
 
 
-def _glob(pattern: str) -> list[Path]:
+def _glob(pattern: str, suffixes: Set[str]) -> list[Path]:
     suffix = Path(pattern).suffix
     named = bool(suffix) and not glob.has_magic(suffix)
     matches = sorted(Path(match) for match in glob.iglob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute ones)
-    sounds = [path for path in matches if path.is_file() and (named or _is_sound(path.name))]
+    sounds = [path for path in matches if path.is_file() and (named or _ends_in(path.name, suffixes))]
     if not sounds:
         raise UsageError(f"{pattern}: no sounds match; check the pattern, and quote it if the shell expands it")
     return sounds
 
 
-def _is_sound(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+def _ends_in(name: str, suffixes: Set[str]) -> bool:
+    return Path(name).suffix.lower() in suffixes

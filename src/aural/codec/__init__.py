@@ -1,1 +1,1 @@
-"""The codec: training losses, long sounds in windows, files of codes, and other people's weights."""
+"""The codec: encode and decode, files of codes, training and its losses, evaluation, other people's weights."""

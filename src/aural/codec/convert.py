@@ -1,4 +1,4 @@
-"""Released codecs to model folders, and model folders to codecs.
+"""Released codecs to model folders.
 
 - audiocraft: ``compression_state_dict.bin``, ``{"best_state": state dict, "xp.cfg": the training's settings as YAML}``;
 - the encodec package: a plain state dict of the same names, without settings;
@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aural.checkpoint import load_config, load_into, load_weights, read_foreign, save_model
+from aural.checkpoint import load_into, read_foreign, save_model
+from aural.codec_folder import SYSTEM
 from aural.config import config_from_dict, config_to_dict
 from aural.errors import CheckpointError
 from aural.networks.encodec import DIRECTION, LENGTH, Encodec, EncodecConfig, folded
 from aural.networks.residual_quantizer import QuantizerConfig
 
-SYSTEM = "codec"
 FRAMES_PER_SECOND = 50
 """Of all codecs of MusicGen and AudioGen: what tells the sample rate where nothing else does."""
 
@@ -67,9 +67,9 @@ FIXED = {
 
 
 def is_codec(content: Mapping[str, Any]) -> bool:
-    """Whether :func:`aural.checkpoint.read_foreign` found a codec's weights, and nothing but a codec's."""
+    """Whether :func:`aural.checkpoint.read_foreign` found nothing but a codec's weights, or the name of a codec."""
     tensors = _tensors(content)
-    return bool(tensors) and all(our_name(name) for name in tensors)
+    return "pretrained" in content or (bool(tensors) and all(our_name(name) for name in tensors))
 
 
 def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[str]:
@@ -106,21 +106,11 @@ def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
             f"no settings in the file, nor in config.json beside it: took {config.sample_rate} Hz, zeros for padding, "
             "and what lies ahead to be heard"
         )
-    codec = _empty(config)
+    with torch.device("meta"):
+        codec = Encodec(config)
     load_into(codec, weights)
     save_model(out, system=SYSTEM, config=config, weights=weights, card=_card(file, config, codec), licence="other")
     return notes
-
-
-def load_codec(folder: str | os.PathLike[str]) -> Encodec:
-    """A model folder as a codec in evaluation mode, on the CPU.
-
-    Raises:
-        CheckpointError: the folder is damaged or for another system.
-    """
-    codec = _empty(load_config(folder, EncodecConfig, SYSTEM))
-    load_into(codec, load_weights(folder))
-    return codec.eval()
 
 
 def our_name(released: str) -> str | None:
@@ -263,12 +253,6 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
                 if isinstance(value, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
                     value = flat[name] = flat.get(match[1])
     return flat
-
-
-def _empty(config: EncodecConfig) -> Encodec:
-    """A codec whose weights are yet to come."""
-    with torch.device("meta"):
-        return Encodec(config)
 
 
 def _card(file: Path, config: EncodecConfig, codec: nn.Module) -> str:

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from aural.checkpoint import write_whole
-from aural.codec.windows import WINDOW_FRAMES, decode_windows, encode_windows
 from aural.errors import AudioError, UsageError
 from aural.networks.encodec import Encodec, interleave, separate
+from aural.networks.encodec_windows import WINDOW_FRAMES, decode_windows, encode_windows
 
 MAGIC = b"\x89AURALC\n"
 VERSION = 1

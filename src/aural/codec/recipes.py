@@ -1,0 +1,140 @@
+"""How to train a codec: plain functions that return settings; ``RECIPES`` is what the command line knows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aural.codec.data import CutSettings
+from aural.codec.losses import MelConfig
+from aural.features import SAMPLE_RATE
+from aural.networks.encodec import EncodecConfig
+from aural.networks.residual_quantizer import QuantizerConfig
+from aural.networks.stft_discriminator import StftDiscriminatorConfig
+from aural.soundscapes.compose import SoundscapeSettings
+from aural.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Parts of the gradient that come from each loss, see :class:`aural.codec.losses.GradientBalancer`."""
+
+    waveform: float = 0.1
+    """Distance of samples."""
+    mel: float = 2.0
+    """Distance of mel spectrograms of several sizes of window."""
+    adversarial: float = 4.0
+    """What the discriminator takes for made."""
+    features: float = 4.0
+    """Distance of the discriminator's features."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Model, data and training of a codec."""
+
+    model: EncodecConfig
+    discriminator: StftDiscriminatorConfig
+    data: CutSettings
+    train: TrainConfig
+    weights: LossWeights = field(default_factory=LossWeights)
+    mel: MelConfig = field(default_factory=MelConfig)
+    unquantised: float = 0.0
+    """Share of the steps, from the first on, in which decoder and encoder meet without the quantiser."""
+    start_cuts: int = 0
+    """Cuts that the codebooks start from; 0: the batch at hand, which should hold more frames than they have entries.
+    """
+    unjudged: float = 0.0
+    """Share of the steps, from the first on, without the discriminator: reconstruction alone costs half as much."""
+    half: bool = False
+    """Keep the finished weights in 16 bits."""
+
+    def __post_init__(self) -> None:
+        """Refuse a codec that this training has no sounds for.
+
+        Raises:
+            ValueError: another sample rate, several channels, or a cut shorter than the discriminator's windows.
+        """
+        if self.model.sample_rate != SAMPLE_RATE or self.model.channels != 1:
+            raise ValueError(f"codecs are trained on one channel at {SAMPLE_RATE} Hz")
+        if self.data.n_samples < max(self.discriminator.win_lengths):
+            raise ValueError("a cut is shorter than the discriminator's longest window")
+
+
+def default() -> Recipe:
+    """The embedded default: 50 frames a second, 2 kbit/s, 3.7 M parameters, somewhat over an hour on one core.
+
+    The discriminator doubles the cost of a step, and has little to say before there is a likeness: it comes late, is
+    small, looks half as often as in the paper, and has less of a say. A young encoder changes faster than codebooks can
+    follow, and most entries would fall out of use: they start later, from more frames than a batch holds, and learn
+    faster.
+    """
+    quantizer = QuantizerConfig(n_codebooks=4, codebook_size=1024, kmeans_iterations=20, decay=0.97)
+    model = EncodecConfig(n_filters=16, dimension=64, quantizer=quantizer)
+    discriminator = StftDiscriminatorConfig(
+        n_filters=16,
+        n_ffts=(1024, 512, 256),
+        hop_lengths=(512, 256, 128),
+        win_lengths=(1024, 512, 256),
+        stride=(1, 3),
+    )
+    train = TrainConfig(
+        steps=5000,
+        batch_size=8,
+        learning_rate=1e-3,
+        final_learning_rate=5e-5,
+        warmup_steps=100,
+        weight_decay=0.0,
+        betas=(0.8, 0.99),
+        clip_norm=200.0,  # quiet cuts, whose spectra have steep logarithms, now and then give ten times the usual norm
+        ema_decay=0.99,
+        save_every=250,
+        precision="bfloat16",
+    )
+    return Recipe(
+        model,
+        discriminator,
+        CutSettings(),
+        train,
+        LossWeights(waveform=1.0, mel=2.0, adversarial=1.0, features=2.0),
+        unquantised=0.1,
+        start_cuts=128,
+        unjudged=0.6,
+        half=True,
+    )
+
+
+def tiny() -> Recipe:
+    """A few steps with toy sizes, in seconds: for tests, and to see the whole road once."""
+    quantizer = QuantizerConfig(n_codebooks=2, codebook_size=16, kmeans_iterations=4, codebook_dropout=True)
+    model = EncodecConfig(n_filters=4, dimension=8, lstm_layers=1, quantizer=quantizer)
+    discriminator = StftDiscriminatorConfig(n_filters=2, n_ffts=(256,), hop_lengths=(128,), win_lengths=(256,))
+    data = CutSettings(n_samples=3200, soundscapes=SoundscapeSettings(seconds=(2.0, 2.5)))
+    train = TrainConfig(
+        steps=4, batch_size=2, learning_rate=1e-3, weight_decay=0.0, clip_norm=None, ema_decay=0.9, log_every=1
+    )
+    return Recipe(model, discriminator, data, train, unquantised=0.2, start_cuts=8, unjudged=0.5, half=True)
+
+
+def paper() -> Recipe:
+    """The codec of AudioGen at 16 kHz, as audiocraft trains it (arXiv 2210.13438, sections 3.3, 3.4 and 4.3).
+
+    Adam at 3e-4, which is AdamW without decay, for 200 times 2000 updates of 64 clips of 1 s, no quantiser dropout, and
+    a discriminator of five windows from the first update on. Codebooks are kept in use, which the original meant to do;
+    the codec starts as :func:`aural.codec.train.awake` makes it.
+    """
+    train = TrainConfig(
+        steps=400_000,
+        batch_size=64,
+        learning_rate=3e-4,
+        final_learning_rate=3e-4,
+        weight_decay=0.0,
+        betas=(0.5, 0.9),
+        clip_norm=None,
+        ema_decay=0.99,
+        save_every=2000,
+        workers=4,
+    )
+    data = CutSettings(recordings=1.0, speed_octaves=0.0)
+    return Recipe(EncodecConfig(), StftDiscriminatorConfig(), data, train)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "tiny": tiny, "paper": paper}

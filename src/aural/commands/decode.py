@@ -1,0 +1,58 @@
+"""``aural decode``: files of codes to sounds."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, Quiet
+from aural.commands.output import places, print_json, print_results
+
+if TYPE_CHECKING:
+    from aural.errors import AuralError
+
+
+def decode(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="A .codes file, a folder, a glob, or - for a list of paths on stdin."),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE|DIR", help="A sound, or for several files a folder (.wav).")
+    ],
+    model: ModelName = None,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Turn files of codes that `aural encode` wrote into sounds; the model must be the one they were made with."""
+    from aural.audio import WRITABLE, find_sounds, write
+    from aural.codec.files import SUFFIX
+
+    files = find_sounds(paths, sys.stdin, suffixes={SUFFIX})
+    targets = places(files, out, WRITABLE)
+    from aural.codec.encode import decode_each
+    from aural.codec_folder import load_codec
+
+    codec = load_codec(model, device=device, offline=offline)
+
+    def written() -> "Iterator[tuple[Path, tuple[Path, float] | AuralError]]":
+        for (file, found), target in zip(decode_each(files, codec), targets, strict=True):
+            if isinstance(found, Exception):
+                yield file, found
+            else:
+                write(target, found, codec.sample_rate)
+                yield file, (target, found.shape[1] / codec.sample_rate)
+
+    def show(file: Path, found: tuple[Path, float]) -> None:
+        target, seconds = found
+        if as_json:
+            print_json({"file": str(file), "out": str(target), "seconds": seconds})
+        else:
+            print(f"{target}\t{seconds:.2f} s", flush=True)
+
+    return print_results(files, written(), show, as_json=as_json, quiet=quiet)

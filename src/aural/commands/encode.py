@@ -1,0 +1,60 @@
+"""``aural encode``: sounds to files of codes."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, Quiet, SoundPaths
+from aural.commands.output import places, print_json, print_results
+
+if TYPE_CHECKING:
+    from aural.codec.files import EncodedSound
+    from aural.errors import AuralError
+
+
+def encode(
+    paths: SoundPaths,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE|DIR", help="A .codes file, or for several sounds a folder.")
+    ],
+    codebooks: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The first N codebooks only: smaller, and rougher.")
+    ] = None,
+    model: ModelName = None,
+    device: DeviceName = "auto",
+    as_json: Json = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Turn sounds into small files of codes, which `aural decode` turns into sounds again."""
+    from aural.audio import find_sounds
+
+    files = find_sounds(paths, sys.stdin)
+    from aural.codec.encode import encode_each
+    from aural.codec.files import SUFFIX, write_codes
+    from aural.codec_folder import load_codec
+
+    targets = places(files, out, {SUFFIX})
+    encoded = encode_each(files, load_codec(model, device=device, offline=offline), n_codebooks=codebooks)
+
+    def written() -> "Iterator[tuple[Path, tuple[Path, EncodedSound] | AuralError]]":
+        for (file, found), target in zip(encoded, targets, strict=True):
+            if isinstance(found, Exception):
+                yield file, found
+            else:
+                write_codes(target, found)
+                yield file, (target, found)
+
+    def show(file: Path, found: "tuple[Path, EncodedSound]") -> None:
+        target, sound = found
+        seconds, n_bytes = sound.n_samples / sound.sample_rate, target.stat().st_size
+        if as_json:
+            print_json({"file": str(file), "out": str(target), "seconds": seconds, "bytes": n_bytes})
+        else:
+            print(f"{target}\t{seconds:.2f} s\t{n_bytes} bytes", flush=True)
+
+    return print_results(files, written(), show, as_json=as_json, quiet=quiet)
