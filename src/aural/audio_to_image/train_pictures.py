@@ -1,0 +1,182 @@
+"""Train the small text-to-image model on pictures and the words for them; the text encoder is frozen."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aural.audio_to_image.losses import add_noise, diffusion_loss
+from aural.audio_to_image.painter import PixelCanvas
+from aural.audio_to_image.picture_files import read_picture
+from aural.audio_to_image.picture_model import SYSTEM, PictureModelConfig, build_scheduler, build_unet
+from aural.audio_to_image.recipes import PICTURE_RECIPES, PictureRecipe
+from aural.audio_to_image.words import SentenceWords, padded
+from aural.checkpoint import save_model
+from aural.errors import UsageError
+from aural.manifest import Clip, read_manifest
+from aural.networks.sentence_encoder import load_sentence_encoder
+from aural.training import adjusted, train as run_training
+
+WORDINGS = ("{}", "a photo of {}", "a picture of {}")
+"""How the words for a picture become a prompt."""
+
+CARD = """---
+license: apache-2.0
+library_name: aural
+pipeline_tag: text-to-image
+---
+# Small pictures from words
+
+A diffusion model of {millions:.1f} M parameters that draws glyphs of {side} by {side} pixels. Trained from scratch by
+
+    {command}
+
+on {n} pictures. Its words are read by a frozen sentence encoder, which is not part of these weights.
+
+Limits: it knows the pictures it was trained on and what lies between them. The default learns from Noto Color Emoji
+(Google, SIL Open Font License 1.1).
+"""
+
+
+def train_pictures(
+    recipe: str = "default",
+    *,
+    manifest: Path,
+    out: Path,
+    resume: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    steps: int | None = None,
+    precision: str | None = None,
+    progress: bool = True,
+    change: Callable[[PictureRecipe], PictureRecipe] = lambda recipe: recipe,
+) -> None:
+    """Train by a recipe; ``out`` is then a model folder for :func:`aural.audio_to_image.painter.load_painter`.
+
+    Args:
+        recipe: a name in ``PICTURE_RECIPES``.
+        manifest: pictures with captions, such as those of ``aural prepare glyphs``.
+        out: folder of the model.
+        resume: go on where an earlier run stopped.
+        device: "auto", "cpu", "cuda", ...
+        seed: of the data, the initial weights and the noise.
+        steps: instead of the recipe's.
+        precision: "float32" or "bfloat16", instead of the recipe's.
+        progress: show a progress bar on a terminal.
+        change: what an experiment changes in the recipe.
+
+    Raises:
+        UsageError: unknown recipe, or no picture has words.
+    """
+    if recipe not in PICTURE_RECIPES:
+        raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(PICTURE_RECIPES)}")
+    settings = change(PICTURE_RECIPES[recipe]())
+    settings = replace(settings, train=adjusted(settings.train, seed=seed, steps=steps, precision=precision))
+    clips = [clip for clip in read_manifest(manifest, required="image") if clip.captions]
+    if not clips:
+        raise UsageError(f"{manifest}: no picture has captions to learn from; `aural prepare glyphs` writes some")
+    examples = Pictures(clips, settings, seed)
+    collate = Collate(SentenceWords(load_sentence_encoder(settings.model.text_encoder)))
+    torch.manual_seed(seed)
+    module = PictureTraining(settings.model)
+    command = f"aural train pictures --recipe {recipe} --manifest {manifest.name} --seed {seed}"
+    millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    card = CARD.format(millions=millions, side=settings.model.side, command=command, n=len(clips))
+
+    def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
+        weights = {name.removeprefix("unet."): value for name, value in weights.items()}
+        save_model(folder, system=SYSTEM, config=settings.model, weights=weights, card=card, dtype=torch.float16)
+
+    run_training(
+        module,
+        example=examples,
+        collate=collate,
+        counts=lambda batch: {"diffusion": len(batch["latents"])},
+        loss_weights={"diffusion": 1.0},
+        config=settings.train,
+        out=out,
+        save=save,
+        resume=resume,
+        device=None if device == "auto" else device,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An example: a picture and a prompt for it."""
+
+    latents: Tensor
+    """(C, H, W)"""
+    prompt: str
+
+
+class Pictures:
+    """``pictures(index)`` is the :class:`Shown` of an index; all pictures are kept in memory."""
+
+    def __init__(self, clips: Sequence[Clip], recipe: PictureRecipe, seed: int) -> None:
+        """Read them all.
+
+        Args:
+            clips: with ``image`` and ``captions``; those with ``labels`` can be heard.
+            recipe: how examples are drawn.
+            seed: of the drawing.
+
+        Raises:
+            AuralError: a picture cannot be read.
+        """
+        side, canvas = recipe.model.side, PixelCanvas(recipe.model.patch)
+        self.recipe, self.seed = recipe, seed
+        self.captions = [clip.captions for clip in clips]
+        images = [clip.image for clip in clips if clip.image is not None]
+        self.latents = canvas.moments(torch.stack([read_picture(image, (side, side)) for image in images]))
+        self.sounding = [place for place, clip in enumerate(clips) if clip.labels]
+
+    def __call__(self, index: int) -> Shown:
+        generator = np.random.default_rng([self.seed, 8, index])
+        heard = self.sounding and generator.random() < self.recipe.sounding
+        place = int(generator.choice(self.sounding) if heard else generator.integers(len(self.captions)))
+        words = self.captions[place][int(generator.integers(len(self.captions[place])))]
+        prompt = WORDINGS[int(generator.integers(len(WORDINGS)))].format(words)
+        return Shown(self.latents[place], "" if generator.random() < self.recipe.blank else prompt)
+
+
+class Collate:
+    """Examples -> a batch. Each prompt is read once: the same ones come back many times in a training."""
+
+    def __init__(self, words: SentenceWords) -> None:
+        self.words = words
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, examples: Sequence[Shown]) -> dict[str, Any]:
+        """``latents`` (B, C, H, W), ``states`` (B, L, D) and ``mask`` (B, L) of the prompts."""
+        with torch.no_grad():
+            for prompt in {example.prompt for example in examples} - self.known.keys():
+                self.known[prompt] = self.words.states([prompt])[0].half()
+        read = [self.known[example.prompt].float() for example in examples]
+        real = [torch.ones(1, one.shape[1], dtype=torch.bool) for one in read]
+        states, mask = padded(read, real)
+        return {"latents": torch.stack([example.latents for example in examples]), "states": states, "mask": mask}
+
+
+class PictureTraining(nn.Module):
+    """The U-Net and its loss: the mean squared error of the picture that it foretells."""
+
+    def __init__(self, config: PictureModelConfig) -> None:
+        super().__init__()
+        self.unet = build_unet(config)
+        self.levels = build_scheduler().alphas_cumprod
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch of :class:`Collate` -> its loss, at a step of the noise that is drawn for each picture."""
+        latents = batch["latents"]
+        steps = torch.randint(len(self.levels), (len(latents),), device=latents.device)
+        noisy = add_noise(latents, torch.randn_like(latents), self.levels.to(latents.device)[steps])
+        foretold = self.unet(
+            noisy, steps, encoder_hidden_states=batch["states"], encoder_attention_mask=batch["mask"]
+        ).sample
+        return {"diffusion": diffusion_loss(foretold, latents)}
