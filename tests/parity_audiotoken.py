@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from parity import Comparison, read_json
 from torch import Tensor
 
-from aural.checkpoint import load_into
-from aural.imagination.audio_token import AudioToken
-from aural.imagination.convert import inferred_config, our_name, our_weights
-from aural.imagination.injection import prompt_states, token_width
-from aural.imagination.losses import (
+from aural.audio_to_image.audio_token import AudioToken
+from aural.audio_to_image.convert import inferred_config, our_name, our_weights
+from aural.audio_to_image.injection import prompt_states, token_width
+from aural.audio_to_image.losses import (
     LossConfig,
     add_noise,
     diffusion_target,
@@ -30,6 +29,7 @@ from aural.imagination.losses import (
     losses,
     signal_levels,
 )
+from aural.checkpoint import load_into
 
 CLOSE = {"absolute": 2e-5, "relative_to_max": 1e-5}
 PREDICTION = {"absolute": 1e-4, "relative_to_max": 5e-5}

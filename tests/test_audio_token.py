@@ -10,11 +10,10 @@ from parity import read_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aural.checkpoint import read_foreign, save_model
-from aural.errors import CheckpointError
-from aural.imagination.audio_token import AttentivePooling, AudioToken, AudioTokenConfig, layer_features
-from aural.imagination.convert import convert_imagination, is_audio_token, load_model
-from aural.imagination.losses import (
+from aural.__main__ import main
+from aural.audio_to_image.audio_token import AttentivePooling, AudioToken, AudioTokenConfig, layer_features
+from aural.audio_to_image.convert import convert_audio_token, is_audio_token, load_model
+from aural.audio_to_image.losses import (
     LossConfig,
     add_noise,
     classification,
@@ -27,6 +26,8 @@ from aural.imagination.losses import (
     signal_levels,
     squared_l2,
 )
+from aural.checkpoint import read_foreign, save_model
+from aural.errors import CheckpointError
 from aural.networks.beats import BASE, BEATs, BeatsConfig
 
 GOLDEN = Path(__file__).parent / "golden" / "audiotoken"
@@ -211,25 +212,30 @@ def test_the_released_bridge_becomes_a_model(tmp_path: Path) -> None:
     file = released_file(tmp_path)
     assert is_audio_token(read_foreign(file))
     encoder = beats_folder(tmp_path / "beats", replace(BEATS, encoder_layers=12))
-    (note,) = convert_imagination(file, tmp_path / "model", beats=encoder)
+    (note,) = convert_audio_token(file, tmp_path / "model", beats=encoder)
     assert "24 wide" in note
-    model = load_model(tmp_path / "model")
+    model, _ = load_model(tmp_path / "model")
     io = load_file(GOLDEN / "io.safetensors")
     torch.testing.assert_close(model(io["features.concat"]), io["audio_token"])
-    assert read_json(tmp_path / "model" / "config.json")["system"] == "imagination"
+    assert read_json(tmp_path / "model" / "config.json")["system"] == "audio_to_image"
     waveform = 0.1 * noise(1, 9000)
     features, mask = model.features(waveform)
     original, _ = layer_features(BEATs.from_checkpoint(encoder), waveform)
     assert torch.equal(features, original) and model(features, mask).shape == (1, 24)
     assert not any(name.startswith("encoder.predictor") for name in model.state_dict())
+    with pytest.raises(SystemExit) as status:
+        main(["convert", str(file), "-o", str(tmp_path / "again"), "--beats", str(encoder)])
+    assert status.value.code == 0
+    again, _ = load_model(tmp_path / "again")
+    assert all(torch.equal(one, again.state_dict()[name]) for name, one in model.state_dict().items())
 
 
 def test_the_bridge_of_another_width_is_read_off_its_tensors(tmp_path: Path) -> None:
     file = released_file(tmp_path)
     three = beats_folder(tmp_path / "beats", BEATS)
     published = AudioTokenConfig(layers=(1, 3, 5), dropout_rule="always")
-    convert_imagination(file, tmp_path / "model", beats=three, published=published)
-    config = load_model(tmp_path / "model").config
+    convert_audio_token(file, tmp_path / "model", beats=three, published=published)
+    config = load_model(tmp_path / "model")[0].config
     assert (config.layers, config.encoder_width, config.token_width) == ((1, 3, 5), 10, 24)
     assert config.dropout_rule == "always"
 
@@ -240,15 +246,15 @@ def test_what_is_no_bridge_or_has_another_encoder_is_refused(tmp_path: Path) -> 
     wide = beats_folder(tmp_path / "wide", replace(BEATS, encoder_layers=12, encoder_embed_dim=12))
     save_file({"some.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="--beats FILE"):
-        convert_imagination(file, out)
+        convert_audio_token(file, out)
     with pytest.raises(CheckpointError, match=r"not the BEATs.*5 layers"):
-        convert_imagination(file, out, beats=short)
+        convert_audio_token(file, out, beats=short)
     with pytest.raises(CheckpointError, match=r"not the BEATs.*12"):
-        convert_imagination(file, out, beats=wide)
+        convert_audio_token(file, out, beats=wide)
     with pytest.raises(CheckpointError, match=r"no bridge of AudioToken.*some\.weight"):
-        convert_imagination(tmp_path / "other.safetensors", out, beats=short)
+        convert_audio_token(tmp_path / "other.safetensors", out, beats=short)
     with pytest.raises(CheckpointError, match=r"1 tensors are none of AudioToken's: fga\.prior"):
-        convert_imagination(released_file(tmp_path, **{"fga.prior": torch.zeros(1)}), out, beats=short)
+        convert_audio_token(released_file(tmp_path, **{"fga.prior": torch.zeros(1)}), out, beats=short)
     with pytest.raises(CheckpointError, match=r"wrong shape: fc1\.bias"):
-        convert_imagination(released_file(tmp_path, **{"fc1.bias": torch.zeros(7)}), out, beats=short)
+        convert_audio_token(released_file(tmp_path, **{"fc1.bias": torch.zeros(7)}), out, beats=short)
     assert not out.exists()

@@ -11,10 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXPECTED_PEERS = {
     "captioning.py": [*["explicit attention"] * 2, *["transformers, cached"] * 3, "as released, no cache", ""],
+    "codec.py": ["transformers"] * 3,
+    "imagine.py": [*["StableDiffusionPipeline"] * 2, ""],
     "answering.py": [
         *["as released, no cache, item by item"] * 4,
         *["explicit attention, STFT by convolution"] * 2,
     ],
+    "generation.py": ["transformers", "transformers", "transformers, dynamic int8", "transformers"],
 }
 """Script to the peers of its rows; a script stops before that if ours and a peer disagree."""
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
 
 from aural.answering.tokenizer import find_clip
-from aural.imagination.audio_token import AttentivePooling
-from aural.imagination.injection import SLOT, prompt_states, reserve_slot, slots_filled, token_width
+from aural.audio_to_image.audio_token import AttentivePooling
+from aural.audio_to_image.injection import SLOT, prompt_states, reserve_slot, slots_filled, token_width
 from aural.networks import sentence_encoder
 
 TOKENIZER = Path(__file__).parent / "golden" / "pengi" / "tokenizer_clip-text"

@@ -4,8 +4,10 @@
 >>> aural.caption("dog.wav")                    # Caption(text, score, candidates)
 >>> captioner = aural.load("captioning")        # keep the weights for many calls
 >>> aural.caption(["a.wav", "b.wav"], model=captioner)
->>> aural.ask("dog.wav", "how many dogs are there?")     # Answer(text, score)
->>> aural.classify("dog.wav", ["dog", "rain"])           # {"dog": 0.98, "rain": 0.02}
+>>> aural.answer("dog.wav", "how many dogs are there?")  # Answer(text, score)
+>>> aural.classify("dog.wav", ["dog", "rain"])           # Labels(label, scores)
+>>> aural.generate_audio("a dog barks", duration=5.0, seed=0)    # Audio(waveform, sample_rate, ...)
+>>> aural.generate_image("dog.wav", seed=0).save("dog.png")      # a PIL image
 >>> aural.embed_audio("dog.wav") @ aural.embed_text("a puppy")    # how close sound and words are
 
 Names are resolved on first use, so ``import aural`` alone is quick and loads no PyTorch.
@@ -19,9 +21,11 @@ from aural.errors import AudioError, AuralError, UsageError
 if TYPE_CHECKING:
     import os
 
-    from aural.answering.answer import AnsweringModel, ask
+    from aural.answering.answer import AnsweringModel, answer
     from aural.answering.classify import classify
-    from aural.captioning.caption import Candidate, Caption, CaptioningModel, caption
+    from aural.audio_to_image.imagine import ImaginationModel, generate_image
+    from aural.captioning.caption import Caption, CaptioningModel, caption
+    from aural.generation.generate import GenerationModel, generate_audio
     from aural.listening.embed import ListeningModel, embed_audio, embed_text
 
 __version__ = "0.1.0"
@@ -29,24 +33,26 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "AuralError",
-    "Candidate",
     "Caption",
     "UsageError",
     "__version__",
-    "ask",
+    "answer",
     "caption",
     "classify",
     "embed_audio",
     "embed_text",
+    "generate_audio",
+    "generate_image",
     "load",
 ]
 
 _HOMES = {
-    "ask": "aural.answering.answer",
+    "answer": "aural.answering.answer",
     "classify": "aural.answering.classify",
     "caption": "aural.captioning.caption",
     "Caption": "aural.captioning.caption",
-    "Candidate": "aural.captioning.caption",
+    "generate_audio": "aural.generation.generate",
+    "generate_image": "aural.audio_to_image.imagine",
     "embed_audio": "aural.listening.embed",
     "embed_text": "aural.listening.embed",
 }
@@ -54,12 +60,12 @@ _HOMES = {
 
 def load(
     model: "str | os.PathLike[str]" = "captioning", *, device: str = "auto", offline: bool = False
-) -> "CaptioningModel | ListeningModel | AnsweringModel":
+) -> "CaptioningModel | ListeningModel | AnsweringModel | GenerationModel | ImaginationModel":
     """Load a model once, to hand it to many calls.
 
     Args:
-        model: a system, ``"captioning"``, ``"listening"`` or ``"answering"``, for its default weights; a model folder;
-            or the hub id of a captioner, such as ``"org/name"``.
+        model: a system, ``"captioning"``, ``"listening"``, ``"answering"``, ``"generation"`` or ``"audio_to_image"``,
+            for its default weights; a model folder; or the hub id of a captioner, such as ``"org/name"``.
         device: ``"auto"`` (cuda, else mps, else cpu), ``"cpu"``, ``"cuda"`` or ``"mps"``.
         offline: take hub models from the local cache only.
 
@@ -68,7 +74,7 @@ def load(
     """
     from aural.checkpoint import system_of
 
-    default = model in ("captioning", "listening", "answering")
+    default = model in ("captioning", "listening", "answering", "generation", "audio_to_image")
     name = None if default else model
     match model if default else system_of(model):
         case "listening":
@@ -79,6 +85,14 @@ def load(
             from aural.answering.answer import load as load_answerer
 
             return load_answerer(name, device=device, offline=offline)
+        case "generation":
+            from aural.generation.generate import load as load_generator
+
+            return load_generator(name, device=device, offline=offline)
+        case "audio_to_image":
+            from aural.audio_to_image.imagine import load as load_audio_to_image
+
+            return load_audio_to_image(name, device=device, offline=offline)
     from aural.captioning.caption import load as load_captioner
 
     return load_captioner(name, device=device, offline=offline)

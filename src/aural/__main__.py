@@ -18,8 +18,12 @@ from aural.commands.ask import ask
 from aural.commands.caption import caption
 from aural.commands.classify import classify
 from aural.commands.convert import convert
+from aural.commands.decode import decode
 from aural.commands.demo import demo
+from aural.commands.encode import encode
 from aural.commands.evaluate import evaluate
+from aural.commands.generate import generate
+from aural.commands.imagine import imagine
 from aural.commands.output import FAILED, INTERRUPTED, OK, USAGE, complain
 from aural.commands.prepare import prepare
 from aural.commands.train import train
@@ -28,7 +32,20 @@ from aural.errors import AuralError, UsageError
 UNWANTED = ("torchaudio", "torchvision", "torchcodec")
 """Packages whose mere presence breaks imports of transformers beside a CPU build of PyTorch."""
 
-VERBS: tuple[Callable[..., Any], ...] = (caption, ask, classify, demo, prepare, train, evaluate, convert)
+VERBS: tuple[Callable[..., Any], ...] = (
+    caption,
+    ask,
+    classify,
+    generate,
+    imagine,
+    encode,
+    decode,
+    demo,
+    prepare,
+    train,
+    evaluate,
+    convert,
+)
 """In the order of ``--help``: using it, then making it."""
 
 app = typer.Typer(

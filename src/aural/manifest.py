@@ -2,13 +2,13 @@
 
     {"audio": "clips/1.ogg", "captions": ["a dog barks", "a dog is barking"], "labels": ["dog bark"], "split": "fold1"}
 
-``audio`` alone is required. ``start`` and ``duration`` (seconds) pick a part of the file; ``captions`` and ``labels``
-are lists; ``question`` and ``answer`` are text; ``image`` is a picture of the same scene; ``split`` names the part of
-the corpus; ``source`` names the recording that the clip was cut from: clips of one source belong on one side of any
-split; ``events`` says what sounds when, as ``[["dog bark", 0.5, 0.9], ...]``, every occurrence by itself, or as
-``["dog bark", 0.5, 2.9, false]`` a stretch that holds any number of them; ``about`` holds whatever else is known, such
-as ``{"emotion": "happy"}``, for templates of tasks. Paths are relative to the manifest. Reading is strict, and reports
-all bad lines at once.
+``audio`` alone is required, or ``image`` where a training learns from pictures. ``start`` and ``duration`` (seconds)
+pick a part of the file; ``captions`` and ``labels`` are lists; ``question`` and ``answer`` are text; ``image`` is a
+picture of the same scene; ``split`` names the part of the corpus; ``source`` names the recording that the clip was cut
+from: clips of one source belong on one side of any split; ``events`` says what sounds when, as ``[["dog bark", 0.5,
+0.9], ...]``, every occurrence by itself, or as ``["dog bark", 0.5, 2.9, false]`` a stretch that holds any number of
+them; ``about`` holds whatever else is known, such as ``{"emotion": "happy"}``, for templates of tasks. Paths are
+relative to the manifest. Reading is strict, and reports all bad lines at once.
 """
 
 import difflib
@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aural.errors import ManifestError
 
@@ -46,7 +46,8 @@ class Event:
 class Clip:
     """A sound, or a part of one, and what is said about it. Read from a manifest, its paths are absolute."""
 
-    audio: Path
+    audio: Path = Path()
+    """Of a picture without sound: the empty path."""
     start: float = 0.0
     """Seconds."""
     duration: float | None = None
@@ -65,8 +66,12 @@ class Clip:
 FIELDS = tuple(one.name for one in fields(Clip))
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
+def read_manifest(path: str | os.PathLike[str], *, required: Literal["audio", "image"] = "audio") -> list[Clip]:
     """Read a manifest; whether the sounds exist is found out when they are read.
+
+    Args:
+        path: of the manifest.
+        required: what every line must have.
 
     Raises:
         ManifestError: the file is missing, holds no clip, or has bad lines: ``file:line: what``, all of them.
@@ -87,7 +92,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             found: list[str] = []
-            clip = _clip(line, folder, found)
+            clip = _clip(line, folder, required, found)
             problems += [f"{path}:{number}: {problem}" for problem in found]
             clips += [clip] if clip else []
     if problems:
@@ -122,7 +127,7 @@ def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
 def _object(clip: Clip, folder: str) -> dict[str, Any]:
     """The clip as plain data, without what is at its default."""
     values = {name: getattr(clip, name) for name in FIELDS}
-    values["audio"] = _relative(clip.audio, folder)
+    values["audio"] = None if clip.audio == Path() else _relative(clip.audio, folder)
     values["image"] = None if clip.image is None else _relative(clip.image, folder)
     values["events"] = tuple(
         [event.label, event.start, event.end, *([] if event.single else [False])] for event in clip.events
@@ -137,7 +142,7 @@ def _relative(path: Path, folder: str) -> str:
         return path.as_posix()
 
 
-def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
+def _clip(line: str, folder: Path, required: str, problems: list[str]) -> Clip | None:
     """The clip of a line, or None and what is wrong with it in ``problems``."""
     try:
         values = json.loads(line)
@@ -151,8 +156,8 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
         if name not in FIELDS:
             close = difflib.get_close_matches(name, FIELDS, n=1)
             problems.append(f"unknown field {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
-    if values.get("audio") is None:
-        problems.append("field 'audio' is missing")
+    if values.get(required) is None:
+        problems.append(f"field {required!r} is missing")
 
     def take(name: str, expected: str, fits: bool) -> Any:
         value = values.get(name)
@@ -191,7 +196,7 @@ def _clip(line: str, folder: Path, problems: list[str]) -> Clip | None:
         return None if value is None else float(value)
 
     clip = dict(
-        audio=file("audio"),
+        audio=file("audio") or Path(),
         start=time("start", "0 or more", 0.0) or 0.0,
         duration=time("duration", "more than 0", math.ulp(0.0)),
         captions=texts("captions"),

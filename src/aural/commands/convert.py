@@ -14,7 +14,7 @@ def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An author's released checkpoint.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the model.")],
     beats: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Captioner: the BEATs file it was trained with.")
+        Path | None, typer.Option(metavar="FILE", help="Captioner, AudioToken: the BEATs file it was trained with.")
     ] = None,
     conformer: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Captioner: JSON file of the Conformer's settings.")
@@ -26,17 +26,40 @@ def convert(
     text_tokenizer: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pengi: folder with the files of CLIP's tokenizer.")
     ] = None,
+    text_encoder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="AudioGen, MusicGen: folder of T5, where FILE holds none.")
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """An author's released checkpoint to a model folder.
 
-    FILE is the pytorch_model.bin of the captioner, Pengi's base.pth or base_no_text_enc.pth, or a BEATs .pt.
+    FILE is the pytorch_model.bin of the captioner, Pengi's base.pth or base_no_text_enc.pth, a BEATs .pt,
+    the state_dict.bin of AudioGen or MusicGen, a folder with MusicGen in the transformers library's layout, the
+    compression_state_dict.bin or model.safetensors of an EnCodec, or AudioToken's embedder_learned_embeds.bin.
     """
     from aural.answering.convert import convert_pengi, is_pengi
+    from aural.audio_to_image.convert import convert_audio_token, is_audio_token
     from aural.checkpoint import read_foreign
+    from aural.codec.convert import convert_codec, is_codec
+    from aural.generation.convert import convert_generation, is_generation
 
-    if is_pengi(read_foreign(file)):
+    content = {} if file.is_dir() else read_foreign(file)
+    if file.is_dir() or is_generation(content):
+        if beats or conformer or tokenizer or text_tokenizer:
+            raise UsageError(f"{file} is a token language model: of all parts it takes --text-encoder alone")
+        notes = convert_generation(file, out, text_encoder=text_encoder)
+    elif is_codec(content):
+        if beats or conformer or tokenizer or text_tokenizer or text_encoder:
+            raise UsageError(f"{file} is a codec, which has no parts: leave out all options but -o")
+        notes = convert_codec(file, out)
+    elif is_audio_token(content):
+        if conformer or tokenizer or text_tokenizer or text_encoder:
+            raise UsageError(f"{file} is a bridge of AudioToken: of all parts it takes --beats alone")
+        notes = convert_audio_token(file, out, beats=beats)
+    elif text_encoder:
+        raise UsageError(f"{file} is no file of AudioGen or MusicGen: leave out --text-encoder, which is for those")
+    elif is_pengi(content):
         if beats or conformer:
             raise UsageError(f"{file} is a file of Pengi: leave out --beats and --conformer, which are the captioner's")
         notes = convert_pengi(file, out, tokenizer=tokenizer, text_tokenizer=text_tokenizer)

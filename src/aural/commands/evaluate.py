@@ -1,7 +1,7 @@
 """``aural evaluate``: the metrics of a system."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -9,7 +9,6 @@ from aural.commands.options import (
     BatchSize,
     Debug,
     DeviceName,
-    MethodName,
     ModelName,
     Offline,
     Quiet,
@@ -19,11 +18,18 @@ from aural.commands.options import (
 from aural.commands.output import print_json
 from aural.errors import UsageError
 
-System = Literal["captioning", "listening"]
+System = Literal["captioning", "listening", "answering", "generation", "codec", "pictures", "audio_to_image"]
+Method = Literal["hybrid", "greedy", "beam", "nucleus", "sample"]
+
+METHODS: dict[System, tuple[Method, ...]] = {
+    "captioning": ("hybrid", "greedy", "beam", "nucleus"),
+    "answering": ("beam", "greedy", "sample"),
+}
+"""Of systems that write, the ways of searching for what to write."""
 
 
 def evaluate(
-    system: Annotated[System, typer.Argument(metavar="SYSTEM", help="captioning or listening")],
+    system: Annotated[System, typer.Argument(metavar="SYSTEM", help=", ".join(get_args(System)))],
     manifest: Annotated[Path, typer.Option(metavar="M.jsonl", help="Clips with the truth about them.")],
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Only the clips of this split.")] = None,
     held_out: Annotated[
@@ -31,8 +37,26 @@ def evaluate(
         typer.Option(metavar="DIR", help="Judge DIR/SPLIT, trained with --hold-out SPLIT, on SPLIT; pool all splits."),
     ] = None,
     model: ModelName = None,
-    method: MethodName = "hybrid",
+    method: Annotated[
+        Method | None, typer.Option("--method", help="How captions or answers are searched for, if not as by default.")
+    ] = None,
     text_encoder: TextEncoder = None,
+    judge: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Generation: a listener that never heard the clips.")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR|HUB_ID", help="Generation: the codec, if not the packaged one.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Generation: sounds for each label.")] = 20,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="M.jsonl", help="Imagination: the pictures that may be right.")
+    ] = None,
+    painter: Annotated[
+        str | None, typer.Option(metavar="DIR|HUB_ID", help="Imagination: the picture model, if not the packaged one.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Pictures, audio_to_image: what was painted, to look at.")
+    ] = None,
     device: DeviceName = "auto",
     seed: Seed = 0,
     batch_size: BatchSize = 8,
@@ -44,7 +68,58 @@ def evaluate(
     """The metrics of a system, as one JSON object."""
     if held_out is not None and (model is not None or split is not None):
         raise UsageError("--held-out names the models and splits itself: leave out --model and --split")
+    if (judge is None) == (system == "generation"):
+        raise UsageError(
+            "generated sounds are judged by a listener: --judge DIR goes with generation, and only with it"
+        )
+    known = METHODS.get(system, ())
+    if method is not None and method not in known:
+        remedy = f"pass {', '.join(known[:-1])} or {known[-1]}" if known else "leave it out"
+        raise UsageError(f"--method {method}: {system} knows no such method; {remedy}")
     match system:
+        case "generation":
+            from aural.generation.evaluate import evaluate as evaluate_generator
+            from aural.generation.generate import load as load_generator
+
+            assert judge is not None
+            if held_out is not None:
+                raise UsageError("--held-out is for systems that hear: pass --model, --judge and --split")
+            generator = load_generator(model, codec=codec, device=device, offline=offline)
+            result = evaluate_generator(generator, judge, manifest, split=split, n=n, seed=seed, batch_size=batch_size)
+        case "codec":
+            from aural.codec.evaluate import evaluate as evaluate_codec, evaluate_held_out as codecs_held_out
+            from aural.codec_folder import load_codec
+
+            if held_out is None:
+                result = evaluate_codec(load_codec(model, device=device, offline=offline), manifest, split=split)
+            else:
+                result = codecs_held_out(held_out, manifest, device=device)
+        case "pictures" | "audio_to_image":
+            from aural.audio_to_image.evaluate import (
+                evaluate as evaluate_token,
+                evaluate_held_out as tokens_held_out,
+                evaluate_pictures,
+            )
+            from aural.audio_to_image.imagine import load as load_token
+            from aural.audio_to_image.painter import load_painter
+            from aural.audio_to_image.picture_files import write_picture
+            from aural.device import choose_device
+
+            drawn: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+            if system == "pictures":
+                if held_out is not None or split is not None or pictures is not None:
+                    raise UsageError("pictures are judged by words alone: leave out --held-out, --split and --pictures")
+                drawer = load_painter(model or painter, device=choose_device(device), offline=offline)
+                result, image = evaluate_pictures(drawer, manifest, **drawn)
+            elif pictures is None:
+                raise UsageError("pictures to compare with are missing: pass --pictures with the manifest of glyphs")
+            elif held_out is None:
+                token = load_token(model, painter=painter, device=device, offline=offline)
+                result, image = evaluate_token(token, manifest, pictures, split=split, **drawn)
+            else:
+                result, image = tokens_held_out(held_out, manifest, pictures, painter=painter, device=device, **drawn)
+            if sheet is not None:
+                write_picture(sheet, image)
         case "listening":
             from aural.listening.embed import load as load_listener
             from aural.listening.evaluate import evaluate as evaluate_listener, evaluate_held_out as listeners_held_out
@@ -54,11 +129,21 @@ def evaluate(
                 result = evaluate_listener(listener, manifest, split=split)
             else:
                 result = listeners_held_out(held_out, manifest, device=device)
+        case "answering":
+            from aural.answering.answer import load as load_answerer
+            from aural.answering.evaluate import evaluate as evaluate_answerer, evaluate_held_out as answerers_held_out
+
+            how: dict[str, Any] = {"method": method, "seed": seed, "batch_size": batch_size}
+            if held_out is None:
+                answerer = load_answerer(model, device=device, offline=offline)
+                result = evaluate_answerer(answerer, manifest, split=split, **how)
+            else:
+                result = answerers_held_out(held_out, manifest, device=device, **how)
         case "captioning":
             from aural.captioning.caption import load
             from aural.captioning.evaluate import evaluate as evaluate_captioner, evaluate_held_out
 
-            how: dict[str, Any] = {"method": method, "seed": seed, "batch_size": batch_size}
+            how = {"method": method or "hybrid", "seed": seed, "batch_size": batch_size}
             if held_out is None:
                 captioner = load(model, device=device, offline=offline, text_encoder=text_encoder)
                 result = evaluate_captioner(captioner, manifest, split=split, **how)

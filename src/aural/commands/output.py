@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aural.errors import AuralError
+from aural.errors import AuralError, UsageError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -46,6 +46,36 @@ def print_results(
             else:
                 show(file, found)
     return status
+
+
+def places(files: Sequence[Path], out: Path, suffixes: Collection[str]) -> list[Path]:
+    """Where to write what is made of each file; folders are made.
+
+    Args:
+        files: the inputs.
+        out: for one input the file itself; for several, or where there is a folder of that name or it has no suffix,
+            the folder, in which each has its input's name with the first of ``suffixes``.
+        suffixes: what a single file may end in.
+
+    Raises:
+        UsageError: ``out`` ends in something else, is a file where several are to be written, or two inputs would be
+            written to one place.
+    """
+    if len(files) == 1 and not out.is_dir() and out.suffix:
+        if out.suffix.lower() not in suffixes:
+            raise UsageError(f"{out}: unknown format {out.suffix!r}; choose one of {', '.join(suffixes)}")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return [out]
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, and {len(files)} are to be written: give a folder")
+    suffix = next(iter(suffixes))
+    found = {file: out / f"{file.stem}{suffix}" for file in files}
+    first: dict[Path, Path] = {}
+    for file, place in found.items():
+        if first.setdefault(place, file) != file:
+            raise UsageError(f"{first[place]} and {file} would both be written to {place}: do them one by one")
+    out.mkdir(parents=True, exist_ok=True)
+    return list(found.values())
 
 
 def print_json(fields: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""``aural prepare``: manifests of corpora, and soundscapes, music and mix-up captions that are made."""
+"""``aural prepare``: manifests of corpora, and soundscapes, music, mix-up captions and glyphs that are made."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,9 @@ from aural.commands.options import Debug, Quiet, Seed
 from aural.commands.output import progress, say
 from aural.errors import UsageError
 
-Corpus = Literal["esc10", "esc50", "clotho", "audiocaps", "instruments", "folder", "soundscapes", "music", "mixups"]
+Corpus = Literal[
+    "esc10", "esc50", "clotho", "audiocaps", "instruments", "folder", "soundscapes", "music", "mixups", "glyphs"
+]
 
 
 def prepare(
@@ -17,19 +19,23 @@ def prepare(
         Corpus,
         typer.Argument(
             metavar="CORPUS",
-            help="esc10, esc50, clotho, audiocaps, instruments, folder (any); made: soundscapes, music, mixups.",
-        ),
-    ],
-    folders: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DIR...",
-            help="Where the corpus was unpacked; of soundscapes and mixups the manifest of recordings.",
+            help="esc10, esc50, clotho, audiocaps, instruments, folder; made: soundscapes, music, mixups, glyphs",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="M.jsonl", help="The manifest to write; of mixups, a .json file.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="M.jsonl", help="The manifest to write; of mixups a .json file, of glyphs a folder."
+        ),
     ],
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="DIR...",
+            help="Where the corpus was unpacked; of soundscapes and mixups the manifest of recordings; of glyphs none.",
+            show_default=False,
+        ),
+    ] = None,
     append: Annotated[bool, typer.Option("--append", help="Keep what the manifest holds and add to it.")] = False,
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many are made.")] = 1000,
     seed: Seed = 0,
@@ -47,10 +53,18 @@ def prepare(
         bool, typer.Option("--by-split", help="Soundscapes: N of each split, from its own recordings only.")
     ] = False,
     soundfont: Annotated[Path | None, typer.Option(metavar="FILE", help="Music: a General MIDI soundfont.")] = None,
+    font: Annotated[Path | None, typer.Option(metavar="FILE", help="Glyphs: a font, such as Noto Color Emoji.")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """A published corpus, or any folder, to a manifest; or soundscapes, music and mix-up captions that are made."""
+    if corpus == "glyphs":
+        _glyphs(folders, font, out, quiet=quiet)
+        return
+    if font is not None:
+        raise UsageError(f"--font is for glyphs: leave it out with {corpus}")
+    if not folders:
+        raise UsageError(f"nothing to prepare: name what holds the recordings, `aural prepare {corpus} DIR -o OUT`")
     if corpus in ("soundscapes", "mixups"):
         if len(folders) != 1:
             raise UsageError(
@@ -81,6 +95,17 @@ def prepare(
     write_manifest(out, clips)
     splits = sorted({clip.split or "none" for clip in clips})
     say(f"wrote {out}: {len(clips)} clips (splits: {', '.join(splits)})", quiet)
+
+
+def _glyphs(folders: list[Path] | None, font: Path | None, out: Path, *, quiet: bool) -> None:
+    """The glyphs of a font as pictures, with the words for them."""
+    if font is None or folders:
+        raise UsageError("glyphs are drawn from a font alone: `aural prepare glyphs --font NotoColorEmoji.ttf -o DIR`")
+    from aural.audio_to_image.glyphs import prepare_glyphs
+    from aural.manifest import read_manifest
+
+    manifest = prepare_glyphs(font, out)
+    say(f"wrote {manifest}: {len(read_manifest(manifest, required='image'))} pictures", quiet)
 
 
 def _soundscapes(

@@ -9,19 +9,23 @@ from aural.commands.options import Debug, DeviceName, Quiet, Seed
 from aural.commands.output import say
 from aural.errors import UsageError
 
-System = Literal["captioning", "listening", "answering"]
+System = Literal["captioning", "listening", "answering", "generation", "codec", "pictures", "audio_to_image"]
 Precision = Literal["float32", "bfloat16"]
 
 PARTS: dict[System, set[str]] = {
     "captioning": {"--finetune-manifest", "--encoder", "--tokenizer", "--mixups", "--text-encoder"},
     "listening": set(),
     "answering": {"--encoder", "--gpt2", "--text-encoder", "--tasks"},
+    "generation": {"--codec", "--codes", "--text-encoder"},
+    "codec": set(),
+    "pictures": set(),
+    "audio_to_image": {"--encoder", "--pictures", "--painter", "--lora"},
 }
 """What each system can be given besides a manifest and what all trainings have in common."""
 
 
 def train(
-    system: Annotated[System, typer.Argument(metavar="SYSTEM", help="captioning, listening or answering")],
+    system: Annotated[System, typer.Argument(metavar="SYSTEM", help=", ".join(PARTS))],
     recipe: Annotated[str, typer.Option(metavar="NAME", help="A recipe of SYSTEM/recipes.py; tiny takes seconds.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the model.")],
     manifest: Annotated[Path | None, typer.Option(metavar="M.jsonl", help="What to learn from.")] = None,
@@ -49,8 +53,24 @@ def train(
     text_encoder: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR|HUB_ID", help="The sentence encoder, if not the bundled one; answering: DIR of CLIP."
+            metavar="DIR|HUB_ID",
+            help="The sentence encoder, if not the bundled one; answering: DIR of CLIP; generation: DIR of T5.",
         ),
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR|HUB_ID", help="Generation: the codec, if not the packaged one.")
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Generation: where sounds are kept as codes, to be shared.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="M.jsonl", help="Imagination: pictures for the labels of the sounds.")
+    ] = None,
+    painter: Annotated[
+        str | None, typer.Option(metavar="DIR|HUB_ID", help="Imagination: the picture model, if not the packaged one.")
+    ] = None,
+    lora: Annotated[
+        int | None, typer.Option(metavar="RANK", min=1, help="Imagination: let the picture model learn along.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training stopped.")] = False,
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Steps of each stage.")] = None,
@@ -71,6 +91,11 @@ def train(
         "--gpt2": gpt2,
         "--text-encoder": text_encoder,
         "--tasks": tasks,
+        "--codec": codec,
+        "--codes": codes,
+        "--pictures": pictures,
+        "--painter": painter,
+        "--lora": lora,
     }
     if unused := [option for option, value in parts.items() if value is not None and option not in PARTS[system]]:
         takes = ", ".join(sorted(PARTS[system])) or "no parts, it is trained in one go"
@@ -82,11 +107,30 @@ def train(
             from aural.listening.train import train as train_listener
 
             train_listener(recipe, **common)
+        case "codec":
+            from aural.codec.train import train as train_codec
+
+            train_codec(recipe, **common)
         case "answering":
             from aural.answering.train import train as train_answerer
 
             clip = None if text_encoder is None else Path(text_encoder)
             train_answerer(recipe, encoder=encoder, gpt2=gpt2, text_encoder=clip, tasks=tasks, **common)
+        case "generation":
+            from aural.generation.train import train as train_generator
+
+            t5 = None if text_encoder is None else Path(text_encoder)
+            train_generator(recipe, codec=codec, codes=codes, text_encoder=t5, **common)
+        case "pictures":
+            from aural.audio_to_image.train_pictures import train_pictures
+
+            if common.pop("hold_out"):
+                raise UsageError("--hold-out is for sounds, by which a model is judged: pictures are learnt by heart")
+            train_pictures(recipe, **common)
+        case "audio_to_image":
+            from aural.audio_to_image.train import train as train_token
+
+            train_token(recipe, pictures=pictures, painter=painter, encoder=encoder, lora=lora or 0, **common)
         case "captioning":
             from aural.captioning.train import train as train_captioner
 

@@ -273,6 +273,21 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[TokenLanguageModel, T5Te
     return model.eval(), T5Text(encoder, Tokenizer.from_file(str(folder / TOKENIZER)))
 
 
+def load_t5(folder: str | os.PathLike[str]) -> tuple[T5Text, T5Config]:
+    """A reader of texts out of a folder with T5's ``config.json``, weights and ``tokenizer.json``, and its sizes.
+
+    Raises:
+        CheckpointError: one of them is missing or of another kind.
+    """
+    folder = Path(folder)
+    sizes = t5_config(_read_settings(folder))
+    encoder = _empty_t5(sizes)
+    load_into(encoder, t5_weights(_read_all(folder)))
+    if not (folder / TOKENIZER).is_file():
+        raise CheckpointError(f"{folder} has no {TOKENIZER}: save it there with the tokenizers library")
+    return T5Text(encoder, Tokenizer.from_file(str(folder / TOKENIZER))), sizes
+
+
 def t5_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A T5's weights -> its encoder's, whose table of tokens goes by two names."""
     kept = {name: tensor.float() for name, tensor in weights.items() if name.startswith(("shared.", "encoder."))}

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from aural.generation.delay_pattern import delay, undelay
 from aural.generation.model import CrossMask, TokenLanguageModel, attendable
+from aural.generation.quantized import PackedModel, Stepper, Weights, pack, pays
 from aural.sampling import sample, top_k as keep_top_k, top_p as keep_top_p, uniforms
 
 
@@ -72,9 +73,10 @@ def generate(
     seeds: Sequence[int] = (0,),
     negative: Text | None = None,
     prompt: Tensor | None = None,
+    weights: Weights | PackedModel = "float32",
 ) -> Tensor:
     """Codes (B, K, T) of all ``frames``, the prompt's included; arguments as for :func:`stream`."""
-    written = stream(model, text, frames, config, seeds=seeds, negative=negative, prompt=prompt)
+    written = stream(model, text, frames, config, seeds=seeds, negative=negative, prompt=prompt, weights=weights)
     return torch.cat([*([] if prompt is None else [prompt.cpu()]), *written], dim=2)
 
 
@@ -88,6 +90,7 @@ def stream(
     seeds: Sequence[int] = (0,),
     negative: Text | None = None,
     prompt: Tensor | None = None,
+    weights: Weights | PackedModel = "float32",
 ) -> Iterator[Tensor]:
     """Write codes, and give away each frame as soon as all its codebooks are there.
 
@@ -101,12 +104,15 @@ def stream(
         seeds: one for each item.
         negative: what guidance leads away from; None = from what has no text. Its B may be 1, for all items.
         prompt: (B, K, P), codes to go on from, at most a window.
+        weights: what single steps read: weights as they are, or rounded to 8 or 4 bits, see :mod:`.quantized`. Who
+            writes often with rounded weights gives what :func:`.pack` made of them, once.
 
     Yields:
         (B, K, 1) on the CPU, the frames after the prompt in order.
 
     Raises:
         ValueError: the model is in training mode, or the arguments do not fit together.
+        UsageError: rounded weights are not to be had here.
     """
     config = config or DecodingConfig()
     window = config.window or model.config.window_frames
@@ -119,7 +125,7 @@ def stream(
     codes[:, :, :n_known] = prompt
     uniform = torch.stack([uniforms(seed, (frames, model.config.codebooks)) for seed in seeds]).transpose(1, 2)
     steps = min(frames, window) + max(model.config.delays)
-    writer = Writer(model, text, negative, items=len(seeds), steps=steps, config=config)
+    writer = Writer(model, text, negative, items=len(seeds), steps=steps, config=config, weights=weights)
     for start in range(0, max(1, frames - window + stride), stride):
         end = min(start + window, frames)
         if end == n_known:  # all of it was given
@@ -215,10 +221,11 @@ class Writer:
         items: int,
         steps: int,
         config: DecodingConfig,
+        weights: Weights | PackedModel = "float32",
     ) -> None:
         """Compute the memories' keys and values, and reserve room for ``steps`` steps of B ``items``.
 
-        ``text`` and ``negative`` are as for :func:`stream`.
+        ``text``, ``negative`` and ``weights`` are as for :func:`stream`.
         """
         self.model = model
         self._guidance = config.guidance
@@ -232,6 +239,14 @@ class Writer:
         size = (model.config.layers, 2, self._halves * items, model.config.heads, steps)
         self._cache = weight.new_empty(*size, model.config.width // model.config.heads)  # 2: keys, values
         self._length = 0
+        self._stepper = self._fast(weights)
+
+    def _fast(self, weights: Weights | PackedModel) -> Stepper | None:
+        """What makes single steps; None = PyTorch."""
+        if weights == "float32" and not pays(self.model, self._cache.shape[2]):
+            return None
+        packed = weights if isinstance(weights, PackedModel) else pack(self.model, weights)
+        return Stepper(packed, self._cache, [(each.allowed, each.keys_and_values) for each in self._memories])
 
     def _read(self, text: Text, items: int, cross_mask: CrossMask) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
         """What may be attended to of a text, and its keys and values in each layer."""
@@ -255,6 +270,18 @@ class Writer:
         if end > self._cache.shape[4] or (begin and end > begin + 1):
             raise ValueError(f"no room for steps {begin} to {end} of {self._cache.shape[4]}: they come one by one")
         hidden = self.model.embed(sequence.to(self._cache.device), begin).repeat(self._halves, 1, 1)  # (R, n, D)
+        self._length = end
+        if self._stepper is not None and end == begin + 1:
+            logits = self._stepper.step(hidden[:, 0], begin)
+        else:
+            logits = self._transform(hidden, begin, end)
+        if self._halves == 1:
+            return logits.cpu()
+        towards, away = logits.chunk(2)
+        return (away + self._guidance * (towards - away)).cpu()
+
+    def _transform(self, hidden: Tensor, begin: int, end: int) -> Tensor:
+        """Input (R, n, D) of the steps from ``begin`` to ``end`` -> logits (R, K, V) of the last."""
         for i, (layer, (cached_keys, cached_values)) in enumerate(zip(self.model.blocks, self._cache, strict=True)):
             attention = layer.self_attn
             queries, keys, values = attention.queries_keys_values(layer.norm1(hidden))
@@ -267,9 +294,4 @@ class Writer:
                 queries = cross.queries(layer.norm_cross(hidden[memory.rows]))
                 hidden[memory.rows] += cross.attend(queries, *memory.keys_and_values[i], allowed=memory.allowed)
             hidden = hidden + layer.feed_forward(hidden)
-        self._length = end
-        logits = self.model.logits(self.model.out_norm(hidden[:, -1:]))[:, :, 0].float()
-        if self._halves == 1:
-            return logits.cpu()
-        towards, away = logits.chunk(2)
-        return (away + self._guidance * (towards - away)).cpu()
+        return self.model.logits(self.model.out_norm(hidden[:, -1:]))[:, :, 0].float()

@@ -48,6 +48,8 @@ class GenerationConfig:
     frame_rate: int = 50
     seconds: float = 10.0  # of the clips of training, and of a window in generation
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
+    keywords: bool = False  # texts are read as the keywords that :mod:`.captions` makes of them
+    codec: str | None = None  # digest of the codebooks that the codes are of, see :mod:`.encoded`; None: not known
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together.

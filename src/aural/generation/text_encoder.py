@@ -1,22 +1,29 @@
-"""Texts to states of a frozen T5 encoder (Raffel et al., arXiv 1910.10683), which the transformers library has.
+"""Texts to states of a frozen encoder: T5 (Raffel et al., arXiv 1910.10683), or the sentence encoder in the box.
 
-The language model asks for states and a mask only: any function from texts to these two can take this one's place.
+The language model asks for states and a mask only: any function from texts to these two can take their place.
 
 Shapes: B texts, L tokens, C width. Masks are boolean, True = real.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from aural.networks.sentence_encoder import SentenceEncoder
 from aural.padding import pad
 
 PAD_TOKEN_ID = 0
 END_TOKEN_ID = 1
+
+LONGEST = 64
+"""Tokens of a text that the sentence encoder's states are taken of."""
+
+ReadTexts = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Texts to states (B, L, C) and their mask (B, L); of an empty text nothing is real."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +89,37 @@ class T5Text:
         token_ids, mask = self.tokens(texts)
         device = self.encoder.device
         return t5_states(self.encoder, token_ids.to(device), mask.to(device)), mask.to(device)
+
+    def to(self, device: torch.device) -> "T5Text":
+        """The same reader on a device."""
+        self.encoder.to(device)
+        return self
+
+
+@dataclass(frozen=True)
+class SentenceText:
+    """A reader of texts: the states of the sentence encoder's tokens, special ones included.
+
+    Each text is read once and its states are kept (half precision, 10 kB a text): in a training the same captions come
+    back many times.
+    """
+
+    encoder: SentenceEncoder
+    known: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """States (B, L, C) of texts, and their mask (B, L)."""
+        new = sorted({text for text in texts if text not in self.known})
+        if new:
+            states = self.encoder.token_states(new, LONGEST)
+            real = states.ne(0).any(dim=2)  # what follows a text is zeros, and a state never is
+            self.known.update((text, row[mask].half().cpu()) for text, row, mask in zip(new, states, real, strict=True))
+        states, mask = pad([self.known[text].float() for text in texts])
+        said = torch.tensor([bool(text.strip()) for text in texts])
+        device = next(self.encoder.parameters()).device
+        return states.to(device), (mask & said[:, None]).to(device)
+
+    def to(self, device: torch.device) -> "SentenceText":
+        """The same reader on a device."""
+        self.encoder.to(device)
+        return self

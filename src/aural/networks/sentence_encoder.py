@@ -75,6 +75,10 @@ class Bert(nn.Module):
             {"layer": nn.Sequential(*(_Layer(config) for _ in range(config.num_hidden_layers)))}
         )
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of words, under the name that the transformers library has for it."""
+        return self.embeddings.word_embeddings
+
     def forward(self, input_ids: Tensor) -> Tensor:
         """Token ids (B, L), none of them padding -> token vectors (B, L, D)."""
         hidden: Tensor = self.encoder["layer"](self.embeddings(input_ids))
@@ -198,6 +202,11 @@ class SentenceEncoder(nn.Module):
             raise UsageError(f"the instruction fills all of the {max_tokens} tokens of a text: shorten it")
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """A copy, to be changed at will."""
+        return Tokenizer.from_str(self._tokenizer.to_str())
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -356,6 +365,11 @@ class _Borrowed(nn.Module):
         if missing:  # the library would leave them at random
             raise CheckpointError(f"{folder}: {len(missing)} tensors are missing: {', '.join(missing[:8])}")
         self.width: int = self.model.config.hidden_size
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of words."""
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(B, L) -> (B, L, D)."""

@@ -15,8 +15,8 @@ from parity import Comparison
 from parity_audiotoken import TEXT, UNET, compare, make_text_encoder, models
 from torch import Tensor
 
-from aural.imagination.audio_token import AudioToken, AudioTokenConfig
-from aural.imagination.convert import NAMES
+from aural.audio_to_image.audio_token import AudioToken, AudioTokenConfig
+from aural.audio_to_image.convert import NAMES
 
 HERE = Path(__file__).parent
 PROMPT_LENGTH = 12
