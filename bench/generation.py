@@ -49,12 +49,12 @@ from measure import (
 )
 from torch import Tensor
 
-from aural.generation.decoding import DecodingConfig, Text, Writer, choose, generate
-from aural.generation.delay_pattern import delay
-from aural.generation.model import GenerationConfig, TokenLanguageModel
-from aural.generation.published_names import from_transformers
-from aural.generation.quantized import PackedModel, Weights, pack
 from aural.sampling import uniforms
+from aural.text_to_audio.decoding import DecodingConfig, Text, Writer, choose, generate
+from aural.text_to_audio.delay_pattern import delay
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
+from aural.text_to_audio.published_names import from_transformers
+from aural.text_to_audio.quantized import PackedModel, Weights, pack
 
 if TYPE_CHECKING:
     from transformers import MusicgenForConditionalGeneration  # it must not count in our peak memory
@@ -310,7 +310,7 @@ def fidelity(model: TokenLanguageModel, text: Text, frames: int) -> Iterator[lis
 def model_and_text(name: str, sizes: Sizes) -> tuple[TokenLanguageModel, Text]:
     """A model folder's, or random ones where there is no name."""
     if name:
-        from aural.generation.generate import load
+        from aural.text_to_audio.generate import load
 
         loaded = load(name, device="cpu")
         return loaded.model, loaded.texts(PROMPTS)

@@ -10,27 +10,27 @@ from parity import Comparison, read_json
 from torch import Tensor
 
 from aural.checkpoint import load_into
-from aural.generation.convert import inferred_config, t5_config, t5_weights
-from aural.generation.decoding import DecodingConfig, Text, allowed, generate
-from aural.generation.delay_pattern import delay, undelay, usual_delays
-from aural.generation.model import GenerationConfig, TokenLanguageModel, codebook_losses, pad_codes
-from aural.generation.published_names import (
+from aural.padding import lengths_to_mask
+from aural.text_to_audio.convert import inferred_config, t5_config, t5_weights
+from aural.text_to_audio.decoding import DecodingConfig, Text, allowed, generate
+from aural.text_to_audio.delay_pattern import delay, undelay, usual_delays
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel, codebook_losses, pad_codes
+from aural.text_to_audio.published_names import (
     TEXT,
     from_audiocraft,
     from_transformers,
     to_audiocraft,
     to_transformers,
 )
-from aural.generation.representation_regularization import (
+from aural.text_to_audio.representation_regularization import (
     Pooling,
     RegularizationConfig,
     pool,
     representation_loss,
     similarities,
 )
-from aural.generation.schedule import average_decay, cosine_factor, dropping_draws, inverse_sqrt_factor
-from aural.generation.text_encoder import make_t5, t5_states
-from aural.padding import lengths_to_mask
+from aural.text_to_audio.schedule import average_decay, cosine_factor, dropping_draws, inverse_sqrt_factor
+from aural.text_to_audio.text_encoder import make_t5, t5_states
 
 RELATIVE = 1e-4
 GRADIENT = 1e-3

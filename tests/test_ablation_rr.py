@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from generation_models import codec, many_recordings
+from text_to_audio_models import codec, many_recordings
 from tiny_models import listener
 
 SCRIPT = Path(__file__).parents[1] / "bench" / "ablation_rr.py"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aural.generation.delay_pattern import delay, undelay, usual_delays
+from aural.text_to_audio.delay_pattern import delay, undelay, usual_delays
 
 S = 9  # the special token of the cases by hand
 

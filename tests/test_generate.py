@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generation_models import RATE, codec, generator, many_recordings, recordings
+from text_to_audio_models import RATE, codec, generator, many_recordings, recordings
 from tiny_models import listener
 
 import aural
@@ -20,9 +20,10 @@ from aural.__main__ import main
 from aural.audio import read, read_mono, write
 from aural.checkpoint import load_config, load_weights, save_model
 from aural.errors import AudioError, CheckpointError, UsageError
-from aural.generation.convert import SYSTEM
-from aural.generation.evaluate import evaluate, pair_prompt, prompts
-from aural.generation.generate import (
+from aural.metrics.frechet_distance import frechet_distance
+from aural.text_to_audio.convert import SYSTEM
+from aural.text_to_audio.evaluate import evaluate, pair_prompt, prompts
+from aural.text_to_audio.generate import (
     GenerationModel,
     Request,
     Settings,
@@ -32,8 +33,7 @@ from aural.generation.generate import (
     load,
     stream,
 )
-from aural.generation.model import GenerationConfig
-from aural.metrics.frechet_distance import frechet_distance
+from aural.text_to_audio.model import GenerationConfig
 
 PROMPTS = ["a dog barks", "rain", "a rooster crows while rain falls", "a dog barks"]
 HOP = 320

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "aural"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ALL_PYTHON = sorted(path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 
-SYSTEMS = ("listening", "captioning", "answering", "codec", "generation", "audio_to_image")
+SYSTEMS = ("listening", "captioning", "answering", "codec", "text_to_audio", "audio_to_image")
 FRONT_DOORS = ("__init__", "__main__", "commands", "demo", "web")
 """The parts that may use systems: they belong to none and nothing but they are above them."""
 SOUND_LIBRARIES = {"soundfile", "soxr", "av"}
@@ -42,8 +42,8 @@ OPENERS = {
     "answering/tokenizer.py": "the words of a model, out of its folder",
     "answering/tasks.py": "tables of tasks",
     "answering/borrowed.py": "sizes of a published language model, out of its folder",
-    "generation/convert.py": "a command: settings and words beside the weights",
-    "generation/encoded.py": "the training command: sounds as codes, kept",
+    "text_to_audio/convert.py": "a command: settings and words beside the weights",
+    "text_to_audio/encoded.py": "the training command: sounds as codes, kept",
     "codec/convert.py": "a command: settings beside the weights",
     "codec/files.py": "sounds as codes, in and out",
     "audio_to_image/picture_files.py": "pictures in and out",

@@ -161,7 +161,7 @@ def test_systems_that_are_claimed_exist_and_planned_ones_do_not() -> None:
     for verbs, paths in places.items():
         for verb in re.findall(r"`(\w+)`", verbs):
             assert bool(paths) == bool(re.search(rf"^ +{verb} ", out.stdout, flags=re.MULTILINE)), verb
-        assert all((ROOT / path / "model.py").is_file() for path in paths)
+        assert all((ROOT / path / "recipes.py").is_file() for path in paths)
 
 
 def test_links_lead_somewhere() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, multiprocessing
 
-from aural.generation.representation_regularization import (
+from aural.text_to_audio.representation_regularization import (
     Pooling,
     RegularizationConfig,
     pool,

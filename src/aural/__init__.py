@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from aural.answering.classify import classify
     from aural.audio_to_image.imagine import ImaginationModel, generate_image
     from aural.captioning.caption import Caption, CaptioningModel, caption
-    from aural.generation.generate import GenerationModel, generate_audio
+    from aural.codec_folder import Codec
     from aural.listening.embed import ListeningModel, embed_audio, embed_text
+    from aural.text_to_audio.generate import GenerationModel, generate_audio
 
 __version__ = "0.1.0"
 
@@ -51,7 +52,7 @@ _HOMES = {
     "classify": "aural.answering.classify",
     "caption": "aural.captioning.caption",
     "Caption": "aural.captioning.caption",
-    "generate_audio": "aural.generation.generate",
+    "generate_audio": "aural.text_to_audio.generate",
     "generate_image": "aural.audio_to_image.imagine",
     "embed_audio": "aural.listening.embed",
     "embed_text": "aural.listening.embed",
@@ -60,12 +61,12 @@ _HOMES = {
 
 def load(
     model: "str | os.PathLike[str]" = "captioning", *, device: str = "auto", offline: bool = False
-) -> "CaptioningModel | ListeningModel | AnsweringModel | GenerationModel | ImaginationModel":
+) -> "CaptioningModel | ListeningModel | AnsweringModel | GenerationModel | ImaginationModel | Codec":
     """Load a model once, to hand it to many calls.
 
     Args:
-        model: a system, ``"captioning"``, ``"listening"``, ``"answering"``, ``"generation"`` or ``"audio_to_image"``,
-            for its default weights; a model folder; or the hub id of a captioner, such as ``"org/name"``.
+        model: a system, ``"captioning"``, ``"listening"``, ``"answering"``, ``"text_to_audio"``, ``"audio_to_image"``
+            or ``"codec"``, for its default weights; a model folder; or the hub id of a captioner.
         device: ``"auto"`` (cuda, else mps, else cpu), ``"cpu"``, ``"cuda"`` or ``"mps"``.
         offline: take hub models from the local cache only.
 
@@ -74,7 +75,7 @@ def load(
     """
     from aural.checkpoint import system_of
 
-    default = model in ("captioning", "listening", "answering", "generation", "audio_to_image")
+    default = model in ("captioning", "listening", "answering", "text_to_audio", "audio_to_image", "codec")
     name = None if default else model
     match model if default else system_of(model):
         case "listening":
@@ -85,14 +86,18 @@ def load(
             from aural.answering.answer import load as load_answerer
 
             return load_answerer(name, device=device, offline=offline)
-        case "generation":
-            from aural.generation.generate import load as load_generator
+        case "text_to_audio":
+            from aural.text_to_audio.generate import load as load_generator
 
             return load_generator(name, device=device, offline=offline)
         case "audio_to_image":
             from aural.audio_to_image.imagine import load as load_audio_to_image
 
             return load_audio_to_image(name, device=device, offline=offline)
+        case "codec":
+            from aural.codec_folder import load_codec
+
+            return load_codec(name, device=device, offline=offline)
     from aural.captioning.caption import load as load_captioner
 
     return load_captioner(name, device=device, offline=offline)

@@ -42,7 +42,7 @@ def convert(
     from aural.audio_to_image.convert import convert_audio_token, is_audio_token
     from aural.checkpoint import read_foreign
     from aural.codec.convert import convert_codec, is_codec
-    from aural.generation.convert import convert_generation, is_generation
+    from aural.text_to_audio.convert import convert_generation, is_generation
 
     content = {} if file.is_dir() else read_foreign(file)
     if file.is_dir() or is_generation(content):

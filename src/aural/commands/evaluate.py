@@ -18,7 +18,7 @@ from aural.commands.options import (
 from aural.commands.output import print_json
 from aural.errors import UsageError
 
-System = Literal["captioning", "listening", "answering", "generation", "codec", "pictures", "audio_to_image"]
+System = Literal["captioning", "listening", "answering", "text_to_audio", "codec", "pictures", "audio_to_image"]
 Method = Literal["hybrid", "greedy", "beam", "nucleus", "sample"]
 
 METHODS: dict[System, tuple[Method, ...]] = {
@@ -68,18 +68,18 @@ def evaluate(
     """The metrics of a system, as one JSON object."""
     if held_out is not None and (model is not None or split is not None):
         raise UsageError("--held-out names the models and splits itself: leave out --model and --split")
-    if (judge is None) == (system == "generation"):
+    if (judge is None) == (system == "text_to_audio"):
         raise UsageError(
-            "generated sounds are judged by a listener: --judge DIR goes with generation, and only with it"
+            "generated sounds are judged by a listener: --judge DIR goes with text_to_audio, and only with it"
         )
     known = METHODS.get(system, ())
     if method is not None and method not in known:
         remedy = f"pass {', '.join(known[:-1])} or {known[-1]}" if known else "leave it out"
         raise UsageError(f"--method {method}: {system} knows no such method; {remedy}")
     match system:
-        case "generation":
-            from aural.generation.evaluate import evaluate as evaluate_generator
-            from aural.generation.generate import load as load_generator
+        case "text_to_audio":
+            from aural.text_to_audio.evaluate import evaluate as evaluate_generator
+            from aural.text_to_audio.generate import load as load_generator
 
             assert judge is not None
             if held_out is not None:

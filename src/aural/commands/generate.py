@@ -17,7 +17,7 @@ from aural.commands.output import one_line, print_json, progress, say
 from aural.errors import UsageError
 
 if TYPE_CHECKING:
-    from aural.generation.generate import GenerationModel, Request, Settings
+    from aural.text_to_audio.generate import GenerationModel, Request, Settings
 
 LONGEST_NAME = 60
 """Letters of a prompt that a file's name takes over."""
@@ -74,7 +74,7 @@ def generate(
     piped = out == "-"
     if piped and (len(texts) * n > 1 or as_json):
         raise UsageError("stdout takes one sound and nothing else: give one prompt without --n and --json, or a folder")
-    from aural.generation.generate import Request, Settings, load
+    from aural.text_to_audio.generate import Request, Settings, load
 
     settings = Settings(duration, cfg_scale, temperature, top_k or None, top_p, negative_prompt)
     requests = [Request(text, seed + number) for text in texts for number in range(n)]
@@ -99,7 +99,7 @@ def _write(
     """Each sound with its sidecar, and a line for it on stdout."""
     from aural.audio import write
     from aural.checkpoint import write_whole
-    from aural.generation.generate import generate_each, sidecar
+    from aural.text_to_audio.generate import generate_each, sidecar
 
     for folder in {file.parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def _pipe(
     """A wav on stdout, whose header says from the start how long it will be, piece by piece."""
     import numpy as np
 
-    from aural.generation.generate import stream
+    from aural.text_to_audio.generate import stream
 
     pieces = stream(request, model, settings, continue_from=continue_from)
     rate, n_bytes = model.codec.sample_rate, 2 * model.n_samples(settings)

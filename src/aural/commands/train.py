@@ -9,14 +9,14 @@ from aural.commands.options import Debug, DeviceName, Quiet, Seed
 from aural.commands.output import say
 from aural.errors import UsageError
 
-System = Literal["captioning", "listening", "answering", "generation", "codec", "pictures", "audio_to_image"]
+System = Literal["captioning", "listening", "answering", "text_to_audio", "codec", "pictures", "audio_to_image"]
 Precision = Literal["float32", "bfloat16"]
 
 PARTS: dict[System, set[str]] = {
     "captioning": {"--finetune-manifest", "--encoder", "--tokenizer", "--mixups", "--text-encoder"},
     "listening": set(),
     "answering": {"--encoder", "--gpt2", "--text-encoder", "--tasks"},
-    "generation": {"--codec", "--codes", "--text-encoder"},
+    "text_to_audio": {"--codec", "--codes", "--text-encoder"},
     "codec": set(),
     "pictures": set(),
     "audio_to_image": {"--encoder", "--pictures", "--painter", "--lora"},
@@ -54,7 +54,7 @@ def train(
         str | None,
         typer.Option(
             metavar="DIR|HUB_ID",
-            help="The sentence encoder, if not the bundled one; answering: DIR of CLIP; generation: DIR of T5.",
+            help="The sentence encoder, if not the bundled one; answering: DIR of CLIP; text_to_audio: DIR of T5.",
         ),
     ] = None,
     codec: Annotated[
@@ -116,8 +116,8 @@ def train(
 
             clip = None if text_encoder is None else Path(text_encoder)
             train_answerer(recipe, encoder=encoder, gpt2=gpt2, text_encoder=clip, tasks=tasks, **common)
-        case "generation":
-            from aural.generation.train import train as train_generator
+        case "text_to_audio":
+            from aural.text_to_audio.train import train as train_generator
 
             t5 = None if text_encoder is None else Path(text_encoder)
             train_generator(recipe, codec=codec, codes=codes, text_encoder=t5, **common)

@@ -14,9 +14,9 @@ from parity import Comparison
 from parity_generation import compare, golden_config
 from torch import Tensor
 
-from aural.generation.model import TokenLanguageModel
-from aural.generation.published_names import TEXT, to_audiocraft, to_transformers
-from aural.generation.text_encoder import END_TOKEN_ID, make_t5
+from aural.text_to_audio.model import TokenLanguageModel
+from aural.text_to_audio.published_names import TEXT, to_audiocraft, to_transformers
+from aural.text_to_audio.text_encoder import END_TOKEN_ID, make_t5
 
 HERE = Path(__file__).parent
 SIZES: dict[str, Any] = {

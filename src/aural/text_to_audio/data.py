@@ -16,10 +16,10 @@ import numpy as np
 
 from aural.audio import read_mono, seconds
 from aural.errors import UsageError
-from aural.generation.captions import prepared, pseudo_sentence
 from aural.manifest import Clip
 from aural.soundscapes.acoustics import Waveform
 from aural.soundscapes.examples import Examples
+from aural.text_to_audio.captions import prepared, pseudo_sentence
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 What is rounded: the matrices of the layers and of the heads. Embeddings, norms, keys and values, and the reading of a
 prompt and of texts stay as they are, in float32. To 8 bits each output's weights have one scale; to 4 bits each run of
 64 inputs has one, the best of a few. Activations are rounded to 8 bits, each run of 64 with its own scale. So three
-kinds of sums remain, and :mod:`aural.generation.step_kernels` has them.
+kinds of sums remain, and :mod:`aural.text_to_audio.step_kernels` has them.
 
 Which way a step goes: rounded weights go through these kernels, for which the model must be in float32 on a CPU and
 numba installed; so do those that :func:`pack` made of float32. ``"float32"`` by name does where :func:`pays` says so,
@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from aural.errors import UsageError
-from aural.generation.model import Layer, TokenLanguageModel
+from aural.text_to_audio.model import Layer, TokenLanguageModel
 
 if TYPE_CHECKING:
-    from aural.generation.step_kernels import LayerWeights, Matrix, Memory, Norm, Rows
+    from aural.text_to_audio.step_kernels import LayerWeights, Matrix, Memory, Norm, Rows
 
 Weights = Literal["float32", "int8", "int4"]
 """What a step reads of each weight."""
@@ -56,7 +56,7 @@ class PackedModel:
     @property
     def step_bytes(self) -> int:
         """Bytes of weights that a step reads."""
-        from aural.generation.step_kernels import Matrix
+        from aural.text_to_audio.step_kernels import Matrix
 
         matrices = [each for layer in self.layers for each in layer if isinstance(each, Matrix)]
         return sum(array.nbytes for matrix in (*matrices, *self.heads) for array in matrix)
@@ -91,7 +91,7 @@ def pack(model: TokenLanguageModel, weights: Weights) -> PackedModel:
         raise UsageError(
             f"packed {weights} weights are for a float32 model on a CPU: pass --device cpu, or --weights float32"
         )
-    from aural.generation.step_kernels import LayerWeights
+    from aural.text_to_audio.step_kernels import LayerWeights
 
     def matrix(weight: Tensor) -> "Matrix":
         return pack_matrix(weight.detach(), weights)
@@ -116,7 +116,7 @@ def pack(model: TokenLanguageModel, weights: Weights) -> PackedModel:
 
 
 def _norm(norm: nn.LayerNorm) -> "Norm":
-    from aural.generation.step_kernels import Norm
+    from aural.text_to_audio.step_kernels import Norm
 
     return Norm(norm.weight.detach().numpy(), norm.bias.detach().numpy(), np.float32(norm.eps))
 
@@ -126,7 +126,7 @@ def _norm(norm: nn.LayerNorm) -> "Norm":
 
 def pack_matrix(weight: Tensor, weights: Weights) -> "Matrix":
     """One matrix (O, I) in the form of the kernels; float32 is not copied."""
-    from aural.generation.step_kernels import Matrix
+    from aural.text_to_audio.step_kernels import Matrix
 
     floats, packed, scales = weight.new_empty(0, 0), torch.empty(0, 0, dtype=torch.uint8), weight.new_empty(0, 0)
     if weights == "float32":
@@ -198,7 +198,7 @@ class Stepper:
             memories: what the rows from the first on attend to, one part after another: which of its L tokens may be
                 attended to (B, 1, 1, L), None = all, and keys and values (B, H, L, d) in each layer.
         """
-        from aural.generation import step_kernels
+        from aural.text_to_audio import step_kernels
 
         self._packed, self._kernels = packed, step_kernels
         self._caches = [(keys.numpy(), values.numpy()) for keys, values in cache]
@@ -235,7 +235,7 @@ class Stepper:
 
 def new_rows(n_rows: int, inputs: int) -> "Rows":
     """Room for the activations that go into a product, of any bits."""
-    from aural.generation.step_kernels import Rows
+    from aural.text_to_audio.step_kernels import Rows
 
     filled = inputs + -inputs % FULL
     return Rows(
@@ -250,7 +250,7 @@ def _joined(
     memories: Sequence[tuple[Tensor | None, list[KeysValues]]], layers: int, heads: int, size: int
 ) -> "list[Memory]":
     """The parts of :class:`Stepper` as one for each layer, filled up to the longest text."""
-    from aural.generation.step_kernels import Memory
+    from aural.text_to_audio.step_kernels import Memory
 
     shapes = [each[0][0].shape for _, each in memories]  # (B, H, L, d)
     n_rows, longest = sum(shape[0] for shape in shapes), max((shape[2] for shape in shapes), default=0)

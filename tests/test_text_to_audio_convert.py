@@ -14,10 +14,10 @@ from torch import Tensor
 
 from aural.checkpoint import read_foreign
 from aural.errors import CheckpointError
-from aural.generation.convert import convert_generation, is_generation, load_model
-from aural.generation.decoding import DecodingConfig, Text, generate
-from aural.generation.model import GenerationConfig, TokenLanguageModel
-from aural.generation.published_names import TEXT, from_audiocraft, to_audiocraft, to_transformers
+from aural.text_to_audio.convert import convert_generation, is_generation, load_model
+from aural.text_to_audio.decoding import DecodingConfig, Text, generate
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
+from aural.text_to_audio.published_names import TEXT, from_audiocraft, to_audiocraft, to_transformers
 
 GOLDEN = Path(__file__).parent / "golden" / "audiogen"
 T5 = read_json(GOLDEN / "config.json")["t5"]
@@ -136,7 +136,7 @@ def test_weights_alone_are_read_with_published_settings(tmp_path: Path, tokenize
 
 
 def test_the_published_sizes_are_seen_in_the_tensors() -> None:
-    from aural.generation.convert import inferred_config
+    from aural.text_to_audio.convert import inferred_config
 
     config = GenerationConfig(width=1536, layers=48, heads=24, ffn_dim=6144, text_width=1024, t5=None)
     with torch.device("meta"):

@@ -25,14 +25,14 @@ from aural.checkpoint import find_model
 from aural.codec_folder import Codec, load_codec
 from aural.device import choose_device
 from aural.errors import CheckpointError, UsageError
-from aural.generation.captions import keywords
-from aural.generation.convert import SYSTEM, load_model
-from aural.generation.decoding import DecodingConfig, Text, stream as stream_codes
-from aural.generation.encoded import codebooks_digest
-from aural.generation.model import TokenLanguageModel
-from aural.generation.quantized import PackedModel, Weights, pack
-from aural.generation.text_encoder import ReadTexts, SentenceText
 from aural.networks.sentence_encoder import load_sentence_encoder
+from aural.text_to_audio.captions import keywords
+from aural.text_to_audio.convert import SYSTEM, load_model
+from aural.text_to_audio.decoding import DecodingConfig, Text, stream as stream_codes
+from aural.text_to_audio.encoded import codebooks_digest
+from aural.text_to_audio.model import TokenLanguageModel
+from aural.text_to_audio.quantized import PackedModel, Weights, pack
+from aural.text_to_audio.text_encoder import ReadTexts, SentenceText
 
 KNEE = 0.9
 """Samples up to this level are left as they are; louder ones are bent so that none reaches full scale."""

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aural.generation.delay_pattern import delay, undelay
-from aural.generation.model import CrossMask, TokenLanguageModel, attendable
-from aural.generation.quantized import PackedModel, Stepper, Weights, pack, pays
 from aural.sampling import sample, top_k as keep_top_k, top_p as keep_top_p, uniforms
+from aural.text_to_audio.delay_pattern import delay, undelay
+from aural.text_to_audio.model import CrossMask, TokenLanguageModel, attendable
+from aural.text_to_audio.quantized import PackedModel, Stepper, Weights, pack, pays
 
 
 @dataclass(frozen=True)

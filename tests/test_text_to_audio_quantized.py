@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from aural.errors import UsageError
-from aural.generation import quantized, step_kernels
-from aural.generation.decoding import DecodingConfig, Text, Writer, generate
-from aural.generation.model import GenerationConfig, TokenLanguageModel
-from aural.generation.quantized import BITS, RUN, PackedModel, Weights, dequantised, pack, pack_matrix
+from aural.text_to_audio import quantized, step_kernels
+from aural.text_to_audio.decoding import DecodingConfig, Text, Writer, generate
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
+from aural.text_to_audio.quantized import BITS, RUN, PackedModel, Weights, dequantised, pack, pack_matrix
 
 ALL: tuple[Weights, ...] = ("float32", "int8", "int4")
 CONFIG = GenerationConfig(

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aural.generation.data import MixingSettings
-from aural.generation.model import GenerationConfig
-from aural.generation.representation_regularization import RegularizationConfig
 from aural.soundscapes.compose import SoundscapeSettings
 from aural.soundscapes.examples import ExampleSettings
+from aural.text_to_audio.data import MixingSettings
+from aural.text_to_audio.model import GenerationConfig
+from aural.text_to_audio.representation_regularization import RegularizationConfig
 from aural.training import TrainConfig
 
 

@@ -20,18 +20,18 @@ from torch import Tensor, nn
 
 from aural.checkpoint import load_config, load_into, load_weights, read_foreign, save_model
 from aural.errors import CheckpointError
-from aural.generation.delay_pattern import usual_delays
-from aural.generation.model import GenerationConfig, TokenLanguageModel
-from aural.generation.published_names import (
+from aural.text_to_audio.delay_pattern import usual_delays
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
+from aural.text_to_audio.published_names import (
     OUR_LAYER,
     OURS_PROJECTION,
     TEXT,
     from_audiocraft,
     from_transformers,
 )
-from aural.generation.text_encoder import T5Config, T5Text, make_t5
+from aural.text_to_audio.text_encoder import T5Config, T5Text, make_t5
 
-SYSTEM = "generation"
+SYSTEM = "text_to_audio"
 TOKENIZER = "tokenizer.json"
 HEAD_WIDTH = 64
 """Of every published model; taken where settings are not given."""

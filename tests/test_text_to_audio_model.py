@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from aural.config import config_from_dict, config_to_dict
-from aural.generation.delay_pattern import delay
-from aural.generation.model import GenerationConfig, TokenLanguageModel, codebook_losses, sinusoids
-from aural.generation.representation_regularization import RegularizationConfig, representation_loss
-from aural.generation.text_encoder import T5Config, T5Text, make_t5
+from aural.text_to_audio.delay_pattern import delay
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel, codebook_losses, sinusoids
+from aural.text_to_audio.representation_regularization import RegularizationConfig, representation_loss
+from aural.text_to_audio.text_encoder import T5Config, T5Text, make_t5
 
 CONFIG = GenerationConfig(
     width=12, layers=2, heads=3, ffn_dim=20, codebook_size=10, delays=(0, 1, 2), text_width=7, t5=None

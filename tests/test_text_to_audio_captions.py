@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aural.generation.captions import keywords, lemma, prepared, pseudo_sentence
 from aural.manifest import Clip
+from aural.text_to_audio.captions import keywords, lemma, prepared, pseudo_sentence
 
 
 @pytest.mark.parametrize(

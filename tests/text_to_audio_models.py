@@ -8,11 +8,11 @@ import torch
 from aural.audio import write
 from aural.checkpoint import save_model
 from aural.codec_folder import SYSTEM
-from aural.generation.train import train
 from aural.manifest import Clip, write_manifest
 from aural.networks.encodec import Encodec, EncodecConfig
 from aural.networks.residual_quantizer import QuantizerConfig
 from aural.sound_phrases import captions
+from aural.text_to_audio.train import train
 
 RATE = 16000
 

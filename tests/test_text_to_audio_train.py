@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generation_models import RATE, codec, generator, recordings
+from text_to_audio_models import RATE, codec, generator, recordings
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -18,16 +18,16 @@ from aural.audio import read_mono
 from aural.checkpoint import load_config, load_weights
 from aural.codec_folder import load_codec
 from aural.errors import CheckpointError, UsageError
-from aural.generation.convert import SYSTEM, load_model
-from aural.generation.data import MixingSettings, Recordings, TrueSound, mixed
-from aural.generation.encoded import SHARD, Coded, Pool, codebooks_digest, encoded_pool
-from aural.generation.model import GenerationConfig, TokenLanguageModel
-from aural.generation.recipes import RECIPES, Recipe
-from aural.generation.schedule import dropping_draws
-from aural.generation.text_encoder import SentenceText
-from aural.generation.train import Example, Steps, Training, collate, counts, train
 from aural.manifest import read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
+from aural.text_to_audio.convert import SYSTEM, load_model
+from aural.text_to_audio.data import MixingSettings, Recordings, TrueSound, mixed
+from aural.text_to_audio.encoded import SHARD, Coded, Pool, codebooks_digest, encoded_pool
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
+from aural.text_to_audio.recipes import RECIPES, Recipe
+from aural.text_to_audio.schedule import dropping_draws
+from aural.text_to_audio.text_encoder import SentenceText
+from aural.text_to_audio.train import Example, Steps, Training, collate, counts, train
 
 
 @pytest.fixture(scope="module")

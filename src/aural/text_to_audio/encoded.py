@@ -24,7 +24,7 @@ from torch import Tensor
 from aural.checkpoint import write_whole
 from aural.codec_folder import Codec
 from aural.errors import CheckpointError, UsageError
-from aural.generation.data import Sounds
+from aural.text_to_audio.data import Sounds
 
 DESCRIPTION = "codes.json"
 SHARD = 256

@@ -4,7 +4,7 @@ A step is bound by reading the weights, so each row of a weight matrix is read o
 lies between two products (norm, attention, GELU, the rounding of activations) is done in scratch memory that is
 reserved once. Results of a row depend neither on the other rows nor on the number of threads.
 
-:mod:`aural.generation.quantized` makes the arrays and is the only importer: importing numba takes a second. Which bits
+:mod:`.quantized` makes the arrays and is the only importer: importing numba takes a second. Which bits
 the weights have is told while it runs, so that there is one form of everything to compile, some seconds the first time;
 numba keeps it on disk then.
 

@@ -30,13 +30,13 @@ from aural.audio import read_mono
 from aural.checkpoint import find_model, load_config, load_into, load_weights
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
-from aural.generation.generate import GenerationModel, Request, Settings, generate_each
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.frechet_distance import FEWEST, frechet_distance
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
 from aural.sound_phrases import SOUNDS
+from aural.text_to_audio.generate import GenerationModel, Request, Settings, generate_each
 
 SPLITS = 20
 """How often the real recordings are halved for the Frechet distances, of which the mean is given."""

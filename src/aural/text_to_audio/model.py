@@ -3,7 +3,7 @@
 Copet et al., "Simple and Controllable Music Generation", arXiv 2306.05284 (MusicGen); Kreuk et al., arXiv 2209.15352
 (AudioGen). A causal transformer reads the summed embeddings of a step's K codes, attends to the states of a frozen text
 encoder, and predicts with K linear layers the codes of the step after it. Which code stands at which step is told by
-:mod:`aural.generation.delay_pattern`. The regulariser of arXiv 2309.08773 acts in training, on what is dropped there.
+:mod:`.delay_pattern`. The regulariser of arXiv 2309.08773 acts in training, on what is dropped there.
 
 Parameters bear the names of audiocraft's checkpoints, but for ``text_projection``.
 
@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aural.generation.delay_pattern import delay, undelay
-from aural.generation.representation_regularization import RegularizationConfig, representation_loss
-from aural.generation.text_encoder import T5Config
 from aural.padding import lengths_to_mask
+from aural.text_to_audio.delay_pattern import delay, undelay
+from aural.text_to_audio.representation_regularization import RegularizationConfig, representation_loss
+from aural.text_to_audio.text_encoder import T5Config
 
 CrossMask = Literal["mask", "none"]
 """What cross-attention does with the padding of texts. ``"mask"``: leaves it out, as in the transformers library.

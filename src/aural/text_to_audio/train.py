@@ -20,18 +20,18 @@ from aural.codec_folder import Codec, load_codec
 from aural.config import config_to_dict
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
-from aural.generation.convert import SYSTEM, TOKENIZER, load_t5
-from aural.generation.data import Recordings, Scenes, Sounds
-from aural.generation.delay_pattern import usual_delays
-from aural.generation.encoded import Coded, codebooks_digest, encoded_pool
-from aural.generation.model import GenerationConfig, TokenLanguageModel
-from aural.generation.published_names import TEXT
-from aural.generation.recipes import RECIPES, Recipe
-from aural.generation.schedule import dropping_draws
-from aural.generation.text_encoder import SentenceText, T5Text
 from aural.manifest import VALIDATION, Clip, read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.soundscapes.examples import Examples
+from aural.text_to_audio.convert import SYSTEM, TOKENIZER, load_t5
+from aural.text_to_audio.data import Recordings, Scenes, Sounds
+from aural.text_to_audio.delay_pattern import usual_delays
+from aural.text_to_audio.encoded import Coded, codebooks_digest, encoded_pool
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
+from aural.text_to_audio.published_names import TEXT
+from aural.text_to_audio.recipes import RECIPES, Recipe
+from aural.text_to_audio.schedule import dropping_draws
+from aural.text_to_audio.text_encoder import SentenceText, T5Text
 from aural.training import adjusted, train as run_training
 
 CARD = """---
@@ -71,7 +71,7 @@ def train(
     progress: bool = True,
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> None:
-    """Train by a recipe; ``out`` is then a model folder for :func:`aural.generation.generate.load`.
+    """Train by a recipe; ``out`` is then a model folder for :func:`aural.text_to_audio.generate.load`.
 
     Args:
         recipe: a name in ``RECIPES``.
@@ -123,7 +123,7 @@ def train(
 
     torch.manual_seed(seed)
     model = TokenLanguageModel(config)
-    command = f"aural train generation --recipe {recipe} --manifest {manifest.name} --seed {seed}"
+    command = f"aural train text_to_audio --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:

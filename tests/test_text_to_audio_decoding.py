@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from aural.generation.decoding import DecodingConfig, Text, allowed, choose, generate, stream
-from aural.generation.delay_pattern import delay, undelay
-from aural.generation.model import GenerationConfig, TokenLanguageModel
+from aural.text_to_audio.decoding import DecodingConfig, Text, allowed, choose, generate, stream
+from aural.text_to_audio.delay_pattern import delay, undelay
+from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
 
 CONFIG = GenerationConfig(
     width=12, layers=2, heads=3, ffn_dim=20, codebook_size=10, delays=(0, 1, 2), text_width=7, t5=None, seconds=0.2
