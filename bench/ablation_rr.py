@@ -6,10 +6,10 @@
 Trains three variants of the token language model from three seeds each, on all clips but those of the fold, and judges
 each by ``aural evaluate text_to_audio`` on the fold: the judge is a listener that has heard neither the fold nor
 anything but recordings. Sounds are encoded once and shared, so that variants of a seed differ in nothing but the loss.
-Finished runs are kept and a stopped one goes on, so the command may be given again; the table is printed from all
-that are there. A row is the mean over its seeds, with the 95 % interval that follows from those of the seeds, which resample
-sounds. The last two columns compare with the row without regulariser, seed by seed: the mean difference, and in
-parentheses the least and the largest.
+Finished runs are kept and a stopped one goes on, so the command may be given again; the table is printed from all that
+are there. A row is the mean over its seeds, with the 95 % interval that follows from those of the seeds, which
+resample sounds. The last two columns compare with the row without regulariser, seed by seed: the mean difference, and
+in parentheses the least and the largest.
 """
 
 import argparse
