@@ -85,8 +85,9 @@ class ResidualBlock(nn.Module):
         self.norm = nn.BatchNorm2d(c_out)
         self.shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(self.first(x) * real)) + self.shortcut(x), inplace=True) * real
+    def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
+        x = F.relu(self.norm(self.conv(_kept(self.first(x), real))) + self.shortcut(x), inplace=True)
+        return _kept(x, real)
 
 
 class ConvEncoder(nn.Module):
@@ -135,17 +136,19 @@ class ConvEncoder(nn.Module):
             raise ValueError("a ConvEncoder has one output: leave tapped_layer at None")
         if mask is None:
             mask = torch.ones(fbank.shape[:2], dtype=torch.bool, device=fbank.device)
+        padded = not mask.all()
         # 20 ms by 64 bands: half the cost of the first stages, and what is lost does not tell sounds apart
         x = F.avg_pool2d(fbank[:, None], 2).contiguous(memory_format=torch.channels_last)
         lengths = mask.sum(1) // 2
-        real = _real(lengths, x)
-        x = self.stem(x * real) * real
+        real = _real(lengths, x) if padded else None
+        x = _kept(self.stem(_kept(x, real)), real)
         for stage in (self.stage1, self.stage2):
             lengths = (lengths + 1) // 2
             x = stage(x)
-            x = x * (real := _real(lengths, x))
+            real = _real(lengths, x) if padded else None
+            x = _kept(x, real)
         x = self.stage4(self.stage3(x, real), real)
-        features, mask = x.mean(3).transpose(1, 2), real[:, 0, :, 0].bool()
+        features, mask = x.mean(3).transpose(1, 2), _real(lengths, x)[:, 0, :, 0].bool()
         if self.step_classifier is None:
             return ConvEncoderOutput(features, mask, features)
         with torch.no_grad():
@@ -156,6 +159,11 @@ class ConvEncoder(nn.Module):
     def forward(self, waveform: Tensor, mask: Tensor | None = None) -> ConvEncoderOutput:
         """(batch, samples) at 16 kHz -> :class:`ConvEncoderOutput`."""
         return self.encode_fbank(*self.fbank(waveform, mask))
+
+
+def _kept(x: Tensor, real: Tensor | None) -> Tensor:
+    """What is real of x; None: all of it, which saves a pass over the memory."""
+    return x if real is None else x * real
 
 
 def said_of(logits: Tensor, mask: Tensor) -> Tensor:
