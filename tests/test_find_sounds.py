@@ -82,3 +82,8 @@ def test_finding_nothing_is_wrong_usage(patterns: list[str], message: str, tree:
 
 def test_what_can_be_written_is_found() -> None:
     assert set(WRITABLE) < SUFFIXES
+
+
+def test_a_sound_on_standard_input_is_no_list(tree: Callable[..., list[str]]) -> None:
+    with pytest.raises(UsageError, match="no list of paths"):
+        tree("-", stdin="RIFF\x24\x10\0\0WAVEfmt \x10\0\0\0\x01\0")

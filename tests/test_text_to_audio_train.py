@@ -22,7 +22,7 @@ from aural.manifest import read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.text_to_audio.convert import SYSTEM, load_model
 from aural.text_to_audio.data import MixingSettings, Recordings, TrueSound, mixed
-from aural.text_to_audio.encoded import SHARD, Coded, Pool, codebooks_digest, encoded_pool
+from aural.text_to_audio.encoded import SHARD, Coded, Pool, encoded_pool
 from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
 from aural.text_to_audio.recipes import RECIPES, Recipe
 from aural.text_to_audio.schedule import dropping_draws
@@ -47,7 +47,7 @@ def trained(manifest: Path, over: Path, tmp_path_factory: pytest.TempPathFactory
 
 def test_trains_and_goes_on_where_it_stopped(trained: Path, manifest: Path, over: Path, tmp_path: Path) -> None:
     config = load_config(trained, GenerationConfig, SYSTEM)
-    assert (config.codec, config.codebook_size) == (codebooks_digest(load_codec(over, device="cpu")), 16)
+    assert (config.codec, config.codebook_size) == (load_codec(over, device="cpu").digest, 16)
     common = {"manifest": manifest, "codec": over, "codes": trained / "codes", "device": "cpu", "progress": False}
 
     def saved_half_way(recipe: Recipe) -> Recipe:

@@ -490,6 +490,8 @@ def find_sounds(
             names = [line.rstrip("\r") for line in listed.split("\0" if "\0" in listed else "\n") if line.strip()]
             if not names:
                 raise UsageError("-: no paths came in on standard input; pipe a list of sounds into the command")
+            if any(character < " " and character not in "\t\n" for name in names for character in name):
+                raise UsageError("-: what came in on standard input is no list of paths; save a sound to a file first")
             paths = [path for name in names for path in _file_or_folder(Path(name), suffixes)]
         elif any(character in pattern for character in "*?[") and not Path(pattern).exists():
             paths = _glob(pattern, suffixes)

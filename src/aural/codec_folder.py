@@ -6,6 +6,7 @@ only load it here.
 Shapes: B clips, N samples of one channel, T frames, K codebooks.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,11 @@ class Codec:
         """Entries of a codebook; codes lie from 0 to below it."""
         return self.network.config.quantizer.codebook_size
 
+    @property
+    def digest(self) -> str:
+        """:func:`codebooks_digest` as hexadecimal digits."""
+        return codebooks_digest(self.network).hex()
+
     def encode(self, waveform: Tensor) -> Tensor:
         """Waveforms (B, N) at ``sample_rate``, of any length -> codes (B, K, T), T = N / hop, rounded up."""
         return encode_windows(self.network, waveform.to(self.device)[:, None])
@@ -80,6 +86,15 @@ class Codec:
         """
         for waveform in decode_blocks(self.network, (block.to(self.device) for block in blocks)):
             yield waveform[:, 0]
+
+
+def codebooks_digest(codec: Encodec) -> bytes:
+    """SHA-256 of what codes mean: rates, and the codebooks' entries as float32. The decoder may go on learning."""
+    config = codec.config
+    digest = hashlib.sha256(f"{config.sample_rate} {config.hop}".encode())
+    for codebook in codec.quantizer.codebooks:
+        digest.update(codebook.embed.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    return digest.digest()
 
 
 def load_codec(model: str | os.PathLike[str] | None = None, *, device: str = "auto", offline: bool = False) -> Codec:

@@ -18,7 +18,6 @@ All numbers are little-endian::
 Shapes: C channels, N samples, T frames, K codebooks.
 """
 
-import hashlib
 import os
 import struct
 import zlib
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor
 
 from aural.checkpoint import write_whole
+from aural.codec_folder import codebooks_digest
 from aural.errors import AudioError, UsageError
 from aural.networks.encodec import Encodec, interleave, separate
 from aural.networks.encodec_windows import WINDOW_FRAMES, decode_windows, encode_windows
@@ -125,15 +125,6 @@ def decode_sound(codec: Encodec, encoded: EncodedSound, *, window: int = WINDOW_
     device = next(codec.parameters()).device
     codes = separate(encoded.codes.to(device)[None], encoded.channels)
     return decode_windows(codec, codes, window=window)[:, 0, : encoded.n_samples]
-
-
-def codebooks_digest(codec: Encodec) -> bytes:
-    """SHA-256 of what codes mean: rates, and the codebooks' entries as float32. The decoder may go on learning."""
-    config = codec.config
-    digest = hashlib.sha256(f"{config.sample_rate} {config.hop}".encode())
-    for codebook in codec.quantizer.codebooks:
-        digest.update(codebook.embed.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
-    return digest.digest()
 
 
 # --------------------------------------------------------------------------------------------------------------- files

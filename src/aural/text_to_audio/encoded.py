@@ -7,7 +7,6 @@ the files that are missing.
 Shapes: K codebooks, T frames, N samples.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,14 +40,6 @@ class Coded:
     n_frames: int
     """How many are of the sound; they stand first."""
     texts: tuple[str, ...]
-
-
-def codebooks_digest(codec: Codec) -> str:
-    """What codes mean, as hexadecimal digits: a digest of the rates and of the codebooks' entries."""
-    digest = hashlib.sha256(f"{codec.sample_rate} {codec.hop}".encode())
-    for codebook in codec.network.quantizer.codebooks:
-        digest.update(codebook.embed.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

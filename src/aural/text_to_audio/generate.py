@@ -29,7 +29,6 @@ from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.text_to_audio.captions import keywords
 from aural.text_to_audio.convert import SYSTEM, load_model
 from aural.text_to_audio.decoding import DecodingConfig, Text, stream as stream_codes
-from aural.text_to_audio.encoded import codebooks_digest
 from aural.text_to_audio.model import TokenLanguageModel
 from aural.text_to_audio.quantized import PackedModel, Weights, pack
 from aural.text_to_audio.text_encoder import ReadTexts, SentenceText
@@ -187,7 +186,7 @@ def load(
         *(config.sample_rate, config.frame_rate),
         *(config.codebooks, config.codebook_size),
     )
-    if not fits or config.codec not in (None, codebooks_digest(coder)):
+    if not fits or config.codec not in (None, coder.digest):
         raise CheckpointError(
             f"{model or 'the default model'} writes the codes of another codec than {coder.name}: pass --codec with "
             "the one it was trained over"
@@ -347,7 +346,7 @@ def sidecar(made: Audio, model: GenerationModel, settings: Settings, continued: 
         "model": model.name,
         "weights": model.weights if isinstance(model.weights, str) else model.weights.weights,
         "codec": model.codec.name,
-        "codec_digest": codebooks_digest(model.codec),
+        "codec_digest": model.codec.digest,
         "aural": __version__,
         "torch": torch.__version__,
     }

@@ -26,7 +26,7 @@ from aural.soundscapes.examples import Examples
 from aural.text_to_audio.convert import SYSTEM, TOKENIZER, load_t5
 from aural.text_to_audio.data import Recordings, Scenes, Sounds
 from aural.text_to_audio.delay_pattern import usual_delays
-from aural.text_to_audio.encoded import Coded, codebooks_digest, encoded_pool
+from aural.text_to_audio.encoded import Coded, encoded_pool
 from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
 from aural.text_to_audio.published_names import TEXT
 from aural.text_to_audio.recipes import RECIPES, Recipe
@@ -169,7 +169,7 @@ def over(codec: Codec, config: GenerationConfig) -> GenerationConfig:
         delays=usual_delays(codec.n_codebooks),
         sample_rate=codec.sample_rate,
         frame_rate=codec.sample_rate // codec.hop,
-        codec=codebooks_digest(codec),
+        codec=codec.digest,
     )
 
 
