@@ -70,7 +70,7 @@ def test_the_papers_recipe_over_borrowed_models(manifest: Path, tmp_path: Path) 
 
 
 def test_parts_that_a_recipe_does_not_take_are_refused(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave out --gpt2"):
-        train("tiny", manifest=manifest, out=tmp_path / "a", gpt2=tmp_path)
+    with pytest.raises(UsageError, match="leave out --text-encoder"):
+        train("tiny", manifest=manifest, out=tmp_path / "a", text_encoder=tmp_path)
     with pytest.raises(UsageError, match="pass --gpt2 and --text-encoder"):
         train("paper", manifest=manifest, out=tmp_path / "a")

@@ -17,10 +17,13 @@ from aural.answering.answer import Answer, AnsweringModel, answer, answer_each, 
 from aural.answering.classify import PROMPT, classify, classify_each, fit_label_temperature, known_labels
 from aural.answering.decoding import beam
 from aural.answering.describe import PROMPTS, describe
+from aural.answering.language import trained_before
+from aural.answering.model import Gpt2Config
 from aural.answering.recipes import default, paper
 from aural.answering.tokenizer import STOP
 from aural.audio import Window, write
-from aural.errors import AudioError, UsageError
+from aural.checkpoint import load_weights
+from aural.errors import AudioError, CheckpointError, UsageError
 from aural.manifest import VALIDATION, Clip, read_manifest, write_manifest
 from aural.sound_phrases import captions
 
@@ -450,3 +453,18 @@ def test_training_from_the_command_line(run: Run, trained: Path, manifest: Path,
     assert "fitted on 2 clips left for validation" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "fitted on 3 clips of those it learned from" in (trained / "README.md").read_text(encoding="utf-8")
     assert "heard" in (tmp_path / "out" / "tokenizer.json").read_text(encoding="utf-8")  # it was learned from
+
+
+def test_a_language_model_serves_again(run: Run, trained: Path, manifest: Path, tmp_path: Path) -> None:
+    spoken = trained / "language"
+    status, _, err = run(
+        *("train", "answering", "--recipe", "tiny", "--manifest", manifest, "-o", tmp_path / "out", "--steps", "1"),
+        *("--encoder", trained.with_name(f"{trained.name}-listener"), "--gpt2", spoken, "--seed", "1"),
+    )
+    assert (status, err) == (0, "")
+    assert not (tmp_path / "out" / "language").exists()
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == (trained / "tokenizer.json").read_text()
+    ours, theirs = (load_weights(folder) for folder in (tmp_path / "out", spoken))
+    assert all(torch.equal(ours[f"gpt2.{name}"], tensor) for name, tensor in theirs.items())
+    with pytest.raises(CheckpointError, match="its sizes are not those of the recipe"):
+        trained_before(spoken, Gpt2Config())

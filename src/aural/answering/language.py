@@ -9,7 +9,7 @@ it: a target ends with " <|endoftext|>", whose first token, the lone space, is w
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from aural.answering.model import Gpt2Config, make_gpt2
-from aural.answering.tokenizer import END, STOP
-from aural.checkpoint import load_into, load_weights, save_model
+from aural.answering.tokenizer import END, STOP, TOKENIZER, find_gpt2
+from aural.checkpoint import load_config, load_into, load_weights, save_model
+from aural.errors import CheckpointError
 from aural.training import TrainConfig, train
 
+SYSTEM = "language"
 PAD = "<|pad|>"
 """Token 0, which no text holds; GPT-2 has "!" there."""
 IGNORED = -100
@@ -119,7 +121,8 @@ def train_language_model(
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
         weights = {name.removeprefix("gpt2."): value for name, value in weights.items()}
-        save_model(folder, system="language", config=config, weights=weights, card=CARD)
+        files = {TOKENIZER: tokenizer.to_str()}
+        save_model(folder, system=SYSTEM, config=config, weights=weights, card=CARD, files=files)
 
     @lru_cache(maxsize=2)
     def order(turn: int) -> list[int]:
@@ -149,3 +152,18 @@ def train_language_model(
     )
     load_into(module.gpt2, load_weights(out))
     return module.gpt2
+
+
+def trained_before(folder: Path, config: Gpt2Config) -> tuple[Tokenizer, dict[str, Tensor]]:
+    """Tokenizer and weights of a language model that an earlier training left in its ``OUT/language``.
+
+    It learned from words alone, so that it may serve any encoder and any split that is held out.
+
+    Raises:
+        CheckpointError: it is no such folder, or its sizes are not those of ``config``.
+    """
+    words = find_gpt2(folder)
+    known = load_config(folder, Gpt2Config, SYSTEM)
+    if known != replace(config, vocab_size=words.get_vocab_size()):
+        raise CheckpointError(f"{folder}: its sizes are not those of the recipe: train one with --recipe of this name")
+    return words, load_weights(folder)

@@ -21,7 +21,7 @@ from aural.answering.classify import fit_label_temperature
 from aural.answering.convert import SYSTEM
 from aural.answering.data import AskedCollate, AskedExamples
 from aural.answering.encoded import EncodedCollate, EncodedScenes
-from aural.answering.language import Told, train_language_model, train_tokenizer
+from aural.answering.language import Told, train_language_model, train_tokenizer, trained_before
 from aural.answering.model import AnsweringConfig, AudioLanguageModel, encode_rows
 from aural.answering.recipes import RECIPES, Recipe
 from aural.answering.tasks import Task, read_tasks
@@ -101,7 +101,8 @@ def train(
         manifest: clips with captions, labels, questions and answers, or whatever the tasks speak of.
         out: folder of the model.
         encoder: folder of a trained listener; None: the one in the box, if no split is held out, of which it knows.
-        gpt2: folder of GPT-2 in the hub's layout, for a recipe that trains no language model of its own.
+        gpt2: folder of GPT-2 in the hub's layout; for a recipe that trains a language model of its own, the folder of
+            one that it trained before (``OUT/language``).
         text_encoder: folder of CLIP, likewise.
         tasks: a table of tasks beyond the built-in ones.
         hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
@@ -124,6 +125,7 @@ def train(
     shares = _shares(settings, read_tasks(tasks))
     command = f"aural train answering --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
+    command += f" --gpt2 {gpt2}" if gpt2 else ""
     unseen = [clip for clip in everything if clip.split == VALIDATION and len(clip.labels) == 1]
     labelled = unseen or [clip for clip in clips if len(clip.labels) == 1]
     labelled = labelled[:: max(1, ceil(len(labelled) / LABELLED))]
@@ -138,8 +140,12 @@ def train(
             raise UsageError(f"recipe {recipe} trains its audio encoder along: leave out --encoder")
         _over_recordings(settings, clips, shares, gpt2, text_encoder, seed, command, how)
         return
-    if gpt2 is not None or text_encoder is not None:
-        raise UsageError(f"recipe {recipe} trains a language model of its own: leave out --gpt2 and --text-encoder")
+    if text_encoder is not None:
+        raise UsageError(
+            f"recipe {recipe} reads prompts with the sentence encoder in the box: leave out --text-encoder"
+        )
+    if gpt2 is not None and settings.language is not None:
+        shared.language = trained_before(gpt2, settings.model.gpt2)
     if encoder is None and hold_out is None:
         encoder = find_model(None, LISTENING)
     if encoder is None:

@@ -45,7 +45,7 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Captioning: pairs of clips with captions of their own.")
     ] = None,
     gpt2: Annotated[
-        Path | None, typer.Option("--gpt2", metavar="DIR", help="Answering: GPT-2, for a recipe that trains none.")
+        Path | None, typer.Option("--gpt2", metavar="DIR", help="Answering: GPT-2; or OUT/language of an earlier run.")
     ] = None,
     tasks: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Answering: a table of tasks beyond the built-in ones.")
