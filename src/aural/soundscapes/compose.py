@@ -4,7 +4,7 @@ Soundscape ``index`` of a seed is always the same, whoever asks for it and in wh
 touches the disk but the recordings themselves, which are decoded once and kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,13 @@ CONTINUOUS = frozenset(
     {"rain", "sea waves", "fire crackling", "helicopter", "chainsaw", "clock tick", "engine", "noise", "3D printer"}
 )
 """Sounds that can go on behind others without beginning or end."""
+
+LIKE_NOISE = frozenset({"noise", "rain", "sea waves"})
+"""Nobody hears one of these through another: they never sound at once."""
+
+NOISE_SHARE = 0.3
+"""How often noise is drawn, relative to each other synthesised sound: a hiss without a source is seldom worth a word,
+and where rain cannot be told from it, rain is the better guess."""
 
 RMS = 0.05
 """Level of a sound at 0 dB; full scale is 1."""
@@ -203,7 +210,7 @@ class _Stage:
     def _overlap(self) -> None:
         """Two sounds at once."""
         first = self._draw_label()
-        second = self._draw_label(but=[first])
+        second = self._draw_label(but=_masked_by(first))
         longer, shorter = sorted([self._bout(first), self._bout(second)], key=lambda bout: -len(bout.waveform))
         start = self._room(self.n_samples - len(longer.waveform))
         inside = start + self._room(len(longer.waveform) - len(shorter.waveform))
@@ -212,14 +219,14 @@ class _Stage:
 
     def _background(self) -> None:
         """Something that goes on throughout, softer, and one or two sounds in front of it."""
-        known = sorted(CONTINUOUS & (set(self.clips) | {"engine", "noise"}))
-        behind = known[int(self.generator.integers(len(known)))]
+        behind = self._drawn_by_weight(sorted(CONTINUOUS & (set(self.clips) | {"engine", "noise"})))
         level_db = float(self.generator.uniform(-12, -5))
         self._place(behind, [self._continuous(behind, self.n_samples)], [0], background=True, level_db=level_db)
-        front = [self._draw_label(countable=self.generator.random() < 0.7 or None, but=[behind])]
+        masked = _masked_by(behind)
+        front = [self._draw_label(countable=self.generator.random() < 0.7 or None, but=masked)]
         half = self.n_samples
         if self.n_samples > 5 * SAMPLE_RATE and self.generator.random() < 0.4:
-            front.append(self._draw_label(countable=self.generator.random() < 0.7 or None, but=[behind, *front]))
+            front.append(self._draw_label(countable=self.generator.random() < 0.7 or None, but=[*masked, *front]))
             half = self.n_samples // 2
         gap = round(SHORTEST_GAP * SAMPLE_RATE)
         for place, label in enumerate(front):
@@ -257,14 +264,19 @@ class _Stage:
 
     # ------------------------------------------------------------------------------------------------------- the sounds
 
-    def _draw_label(self, *, countable: bool | None = None, but: Sequence[str] = ()) -> str:
+    def _draw_label(self, *, countable: bool | None = None, but: Collection[str] = ()) -> str:
         """A label that is not in ``but``; recorded ones are weighed by how many recordings there are, up to a point."""
         made = [label for label in SYNTHESISED if label not in but and (not countable or self._countable(label))]
         recorded = [label for label in self.clips if label not in but and (not countable or self._countable(label))]
         if not recorded or (made and self.generator.random() < self.settings.synthesised):
-            return made[int(self.generator.integers(len(made)))]
+            return self._drawn_by_weight(made)
         weights = np.array([min(8, len(self.clips[label])) for label in recorded], float)
         return recorded[int(self.generator.choice(len(recorded), p=weights / weights.sum()))]
+
+    def _drawn_by_weight(self, labels: Sequence[str]) -> str:
+        """One of these; noise more seldom than the others."""
+        weights = np.array([NOISE_SHARE if label == "noise" else 1.0 for label in labels])
+        return labels[int(self.generator.choice(len(labels), p=weights / weights.sum()))]
 
     def _countable(self, label: str) -> bool:
         """Whether single events of it can be had."""
@@ -378,3 +390,8 @@ class _Stage:
         return Soundscape(
             self.mixed, Scene(self.n_samples / SAMPLE_RATE, tuple(parts), tuple(dict.fromkeys(self.sources)))
         )
+
+
+def _masked_by(label: str) -> frozenset[str]:
+    """What cannot sound at the same time as a label: itself, and what is too much like it."""
+    return LIKE_NOISE if label in LIKE_NOISE else frozenset({label})
