@@ -145,7 +145,7 @@ def test_tiny_recipe_is_a_whole_road(manifest: Path, folder: Path, tmp_path: Pat
 
 
 def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, beats, htsat, tiny"):
+    with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, beats, htsat, judge, tiny"):
         train("huge", manifest=manifest, out=tmp_path / "a")
     write_manifest(tmp_path / "empty.jsonl", [Clip(tmp_path / "x.wav", labels=("dog bark",))])
     with pytest.raises(UsageError, match="no clip with labels and captions"):

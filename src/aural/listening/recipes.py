@@ -86,6 +86,13 @@ def htsat() -> Recipe:
     return replace(recipe, model=model, train=replace(recipe.train, learning_rate=1e-3))
 
 
+def judge() -> Recipe:
+    """A judge of generated sounds: recordings alone, one or two at a time; what is synthesised here has no say."""
+    recipe = default()
+    two = replace(recipe.data.soundscapes, kinds=(("overlap", 1.0),), synthesised=0.0)
+    return replace(recipe, data=replace(recipe.data, soundscapes=two, recordings=0.6), spec_augment=None)
+
+
 def tiny() -> Recipe:
     """A few steps with toy sizes, in seconds: for tests, and to see the whole road once."""
     return Recipe(
@@ -98,4 +105,10 @@ def tiny() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "beats": beats, "htsat": htsat, "tiny": tiny}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "default": default,
+    "beats": beats,
+    "htsat": htsat,
+    "judge": judge,
+    "tiny": tiny,
+}
