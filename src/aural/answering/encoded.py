@@ -1,5 +1,6 @@
 """Scenes as the frozen encoder hears them, with what can be asked about them: computed once, asked again and again."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ class EncodedScenes:
         """
         self.rows: list[Tensor] = []
         self.facts: list[str] = []
-        self.asked: list[dict[str, tuple[Asked, ...]]] = []
+        self.asked: list[dict[str, dict[str, tuple[Asked, ...]]]] = []
+        """Of each scene, by task and kind of question."""
         group = examples.settings.soundscapes.group
         for first in track(range(0, -(-n // group) * group, group), "encoding scenes", disable=not progress):
             some = [examples.with_captions(index, QUESTION_ROUNDS) for index in range(first, first + group)]
@@ -71,6 +73,9 @@ class EncodedScenes:
                 generator = np.random.default_rng([examples.seed, 5, index])
                 self.facts.append("" if example.scene is None else facts(example.scene))
                 self.asked.append(all_asked(example, said, tasks, generator))
+        often = Counter(kind for asked in self.asked for kinds in asked.values() for kind in kinds)
+        # what few scenes allow to ask is asked of these the more often
+        self.weights = {kind: n**-0.5 for kind, n in often.items()}
 
     def draw(self, index: int, *, shares: Mapping[str, float], n_asked: int, seed: int) -> EncodedScene:
         """The scene of an index with ``n_asked`` prompts, of the tasks named in ``shares`` in their proportion."""
@@ -78,36 +83,47 @@ class EncodedScenes:
         # Scenes of a group are alike in length only; any order will do, another one each turn.
         scene = int(np.random.default_rng([seed, 6, turn]).permutation(len(self.rows))[place])
         generator = np.random.default_rng([seed, 7, index])
-        asked = {name: pairs for name, pairs in self.asked[scene].items() if name in shares}
-        weights = np.array([shares[name] for name in asked])
-        drawn = generator.choice(len(weights), size=n_asked, p=weights / weights.sum())
-        names = list(asked)
-        picked = (asked[names[task]] for task in drawn)
-        return EncodedScene(self.rows[scene], tuple(pairs[int(generator.integers(len(pairs)))] for pairs in picked))
+        asked = {name: kinds for name, kinds in self.asked[scene].items() if name in shares}
+        drawn = []
+        for _ in range(n_asked):
+            kinds = asked[_drawn({name: shares[name] for name in asked}, generator)]
+            pairs = kinds[_drawn({kind: self.weights[kind] for kind in kinds}, generator)]
+            drawn.append(pairs[int(generator.integers(len(pairs)))])
+        return EncodedScene(self.rows[scene], tuple(drawn))
 
     def texts(self) -> list[Told]:
         """All that is said and asked about the pool."""
         return [
-            Told(known, prompt, answer)
+            Told(known, prompt, answer, kind)
             for known, asked in zip(self.facts, self.asked, strict=True)
-            for some in asked.values()
+            for kinds in asked.values()
+            for kind, some in kinds.items()
             for prompt, answer in some
         ]
 
 
+def _drawn(weights: Mapping[str, float], generator: np.random.Generator) -> str:
+    """One of the names, as often as its weight says."""
+    names, values = list(weights), np.array(list(weights.values()))
+    return names[int(generator.choice(len(names), p=values / values.sum()))]
+
+
 def all_asked(
     example: Example, captions: Sequence[str], tasks: Sequence[Task], generator: np.random.Generator
-) -> dict[str, tuple[Asked, ...]]:
-    """Every prompt that an example has an answer to, by the name of its task."""
-    found: dict[str, dict[Asked, None]] = {}
+) -> dict[str, dict[str, tuple[Asked, ...]]]:
+    """Every prompt that an example has an answer to, by the name of its task and the kind of question.
+
+    What is no question is a kind of its own, of the name of the task.
+    """
+    found: dict[str, dict[str, dict[Asked, None]]] = {}
     known = Clip(Path(), captions=tuple(captions), labels=example.labels)
     for turn in range(QUESTION_ROUNDS):
         asked = () if example.scene is None else questions(example.scene, generator)
-        facts = [(known, turn), *((Clip(Path(), question=one.question, answer=one.answer), 0) for one in asked)]
-        for clip, way in facts:
+        of_questions = ((Clip(Path(), question=one.question, answer=one.answer), 0, one.kind) for one in asked)
+        for clip, way, kind in ((known, turn, ""), *of_questions):
             for name, pair in asked_of(clip, tasks, way).items():
-                found.setdefault(name, {})[pair] = None
-    return {name: tuple(pairs) for name, pairs in found.items()}
+                found.setdefault(name, {}).setdefault(kind or name, {})[pair] = None
+    return {name: {kind: tuple(pairs) for kind, pairs in kinds.items()} for name, kinds in found.items()}
 
 
 @dataclass(frozen=True)

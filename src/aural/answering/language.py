@@ -60,6 +60,8 @@ class Told:
     facts: str
     prompt: str
     answer: str
+    kind: str
+    """Of what is asked; all kinds are learned equally often, however rare they are."""
 
 
 class _Answering(nn.Module):
@@ -91,7 +93,7 @@ def train_language_model(
     """GPT-2 of the sizes of ``config``, trained to answer; kept in ``out``.
 
     Args:
-        texts: each is one example.
+        texts: each is one example; those of each kind take turns with those of the others.
         tokenizer: of :func:`train_tokenizer`.
         config: sizes.
         prefix_length: places for facts, and for a prompt; what is longer is cut.
@@ -124,13 +126,20 @@ def train_language_model(
         files = {TOKENIZER: tokenizer.to_str()}
         save_model(folder, system=SYSTEM, config=config, weights=weights, card=CARD, files=files)
 
-    @lru_cache(maxsize=2)
-    def order(turn: int) -> list[int]:
-        return np.random.default_rng([training.seed, turn]).permutation(len(texts)).tolist()
+    of_kind: dict[str, list[Told]] = {}
+    for told in texts:
+        of_kind.setdefault(told.kind, []).append(told)
+    kinds = sorted(of_kind)
+
+    @lru_cache(maxsize=2 * len(kinds))
+    def order(kind: int, turn: int) -> list[int]:
+        return np.random.default_rng([training.seed, kind, turn]).permutation(len(of_kind[kinds[kind]])).tolist()
 
     def example(index: int) -> Told:
-        turn, place = divmod(index, len(texts))
-        return texts[order(turn)[place]]
+        index, kind = divmod(index, len(kinds))
+        some = of_kind[kinds[kind]]
+        turn, place = divmod(index, len(some))
+        return some[order(kind, turn)[place]]
 
     def counts(batch: Any) -> dict[str, float]:
         return {"cross_entropy": int((batch["labels"][:, 1:] != IGNORED).sum())}
