@@ -4,11 +4,12 @@
 
 ``audio`` alone is required, or ``image`` where a training learns from pictures. ``start`` and ``duration`` (seconds)
 pick a part of the file; ``captions`` and ``labels`` are lists; ``question`` and ``answer`` are text; ``image`` is a
-picture of the same scene; ``split`` names the part of the corpus; ``source`` names the recording that the clip was cut
-from: clips of one source belong on one side of any split; ``events`` says what sounds when, as ``[["dog bark", 0.5,
-0.9], ...]``, every occurrence by itself, or as ``["dog bark", 0.5, 2.9, false]`` a stretch that holds any number of
-them; ``about`` holds whatever else is known, such as ``{"emotion": "happy"}``, for templates of tasks. Paths are
-relative to the manifest. Reading is strict, and reports all bad lines at once.
+picture of the same scene, or a video that begins when the file ``audio`` does; ``split`` names the part of the corpus;
+``source`` names the recording that the clip was cut from: clips of one source belong on one side of any split;
+``events`` says what sounds when, as ``[["dog bark", 0.5, 0.9], ...]``, every occurrence by itself, or as
+``["dog bark", 0.5, 2.9, false]`` a stretch that holds any number of them; ``about`` holds whatever else is known, such
+as ``{"emotion": "happy"}``, for templates of tasks. Paths are relative to the manifest. Reading is strict, and reports
+all bad lines at once.
 """
 
 import difflib
@@ -26,6 +27,8 @@ SHOWN = 8
 """How many problems an error lists before it only counts."""
 VALIDATION = "validation"
 """``split`` of the clips that training leaves alone; where a system validates, they choose its best model."""
+VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".3gp", ".ts", ".wmv"}
+"""What the name of an ``image`` ends in that is a video."""
 LONGEST = 1e9
 """Seconds; no recording is longer than thirty years."""
 

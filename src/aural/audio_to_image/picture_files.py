@@ -39,8 +39,7 @@ def read_picture(path: Path, size: tuple[int, int]) -> Tensor:
     except OSError as error:
         raise AuralError(f"{path}: no picture that can be read ({error}); give a PNG or JPEG file") from error
     flat = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    height, width = size
-    return as_tensor(flat if flat.size == (width, height) else flat.resize((width, height), Image.Resampling.LANCZOS))
+    return as_scaled_tensor(flat, size)
 
 
 def write_picture(path: Path, image: Image.Image) -> None:
@@ -57,6 +56,13 @@ def write_picture(path: Path, image: Image.Image) -> None:
 def as_tensor(image: Image.Image) -> Tensor:
     """An image of Pillow, in RGB, as (3, H, W) in -1..1."""
     return torch.from_numpy(np.asarray(image, np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
+def as_scaled_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """An image of Pillow, in RGB, as (3, height, width) in -1..1; each side is scaled by its own factor."""
+    height, width = size
+    fits = image.size == (width, height)
+    return as_tensor(image if fits else image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def as_image(picture: Tensor, side: int | None = None) -> Image.Image:

@@ -6,7 +6,7 @@ stay as they are, into the bridge alone; and, where it is asked for, into low-ra
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from aural.audio_to_image.data import Collate, EncodedRecordings, Pair, Recordin
 from aural.audio_to_image.lora import Lora
 from aural.audio_to_image.losses import LossConfig, add_noise, diffusion_target, loss_weights, losses
 from aural.audio_to_image.painter import Painter, load_painter
-from aural.audio_to_image.picture_files import read_picture
 from aural.audio_to_image.recipes import RECIPES, Recipe
+from aural.audio_to_image.video_frames import Shown, read_shown
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
 from aural.errors import CheckpointError, UsageError
 from aural.manifest import VALIDATION, read_manifest
@@ -71,7 +71,7 @@ def train(
 
     Args:
         recipe: a name in ``RECIPES``.
-        manifest: sounds with an ``image``, or with one label.
+        manifest: sounds with an ``image``, a picture or a video, or with one label.
         out: folder of the model.
         pictures: a manifest of pictures with labels, for sounds without an image.
         painter: the picture model, see :func:`aural.audio_to_image.painter.load_painter`.
@@ -107,7 +107,6 @@ def train(
         assert token.encoder is not None
         load_into(token.encoder, heard_by)
         shown = progress and processes.first and sys.stderr.isatty()
-        collate = Collate(_moments(paired, frozen, settings.size, shown), _name_rows(paired, frozen))
         module = TokenTraining(token, frozen, settings.losses, checkpointing=settings.checkpointing)
         if settings.pool:
             token.to(where)
@@ -117,11 +116,14 @@ def train(
                 with torch.autocast(where.type, torch.bfloat16, enabled=bfloat16):
                     return token.features(waveform.to(where))[0].float()
 
-            example: Callable[[int], object] = EncodedRecordings(
+            example: EncodedRecordings | Recordings = EncodedRecordings(
                 paired, encode, n=settings.pool, seconds=settings.seconds, seed=seed, progress=shown
             )
         else:
             example = Recordings(paired, settings.seconds, seed)
+        size, seen = settings.size or (frozen.side, frozen.side), example.shown()
+        moments = None if seen is None else _moments(seen, frozen, size, shown)
+        collate = Collate(moments, _name_rows(paired, frozen), size)
         command = f"aural train audio_to_image --recipe {recipe} --manifest {manifest.name} --seed {seed}"
         command += f" --pictures {pictures.name}" if pictures else ""
         command += f" --hold-out {hold_out}" if hold_out else ""
@@ -180,14 +182,12 @@ def _encoder(
     return config, dict(listener.encoder.state_dict())
 
 
-def _moments(paired: list[Pair], painter: Painter, size: tuple[int, int] | None, shown: bool) -> dict[Path, Tensor]:
+def _moments(pictures: Iterable[Shown], painter: Painter, size: tuple[int, int], shown: bool) -> dict[Shown, Tensor]:
     """What there is to know of the latents of every picture, in half precision: the autoencoder reads each once."""
-    images = sorted({image for pair in paired for image in pair.images})
-    height, width = size or (painter.side, painter.side)
     moments = {}
-    for image in track(images, "encoding pictures", disable=not shown):
-        picture = read_picture(image, (height, width))[None].to(painter.device)
-        moments[image] = painter.canvas.moments(picture)[0].half().cpu()
+    for picture in track(sorted(pictures), "encoding pictures", disable=not shown):
+        pixels = read_shown(picture, size)[None].to(painter.device)
+        moments[picture] = painter.canvas.moments(pixels)[0].half().cpu()
     return moments
 
 
@@ -231,10 +231,15 @@ class TokenTraining(nn.Module):
         embedding = self.token(features, real).float()
         prompts = [self.token.config.prompt] * len(embedding)
         states, read = self.painter.words.states(prompts, embedding)
-        latents = self.painter.canvas.draw(batch["moments"])
+        latents = self.painter.canvas.draw(batch["moments"] if "moments" in batch else self._moments(batch["pictures"]))
         noise = torch.randn_like(latents)
         steps = torch.randint(len(self.levels), (len(latents),), device=latents.device)
         levels = self.levels.to(latents.device)[steps]
         foretold = self.painter.predict(add_noise(latents, noise, levels), steps, states, read)
         target = diffusion_target(latents, noise, levels, self.painter.scheduler.config.prediction_type)
         return losses(foretold, target, embedding, batch.get("names"))
+
+    def _moments(self, pictures: Tensor) -> Tensor:
+        """Of pictures that are not known beforehand: in the precision and layout, and so with the noise, of others."""
+        with torch.autocast(pictures.device.type, enabled=False):
+            return self.painter.canvas.moments(pictures).float().contiguous()

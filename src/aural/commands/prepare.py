@@ -10,7 +10,17 @@ from aural.commands.output import progress, say
 from aural.errors import UsageError
 
 Corpus = Literal[
-    "esc10", "esc50", "clotho", "audiocaps", "instruments", "folder", "soundscapes", "music", "mixups", "glyphs"
+    "esc10",
+    "esc50",
+    "clotho",
+    "audiocaps",
+    "vggsound",
+    "instruments",
+    "folder",
+    "soundscapes",
+    "music",
+    "mixups",
+    "glyphs",
 ]
 
 
@@ -19,7 +29,8 @@ def prepare(
         Corpus,
         typer.Argument(
             metavar="CORPUS",
-            help="esc10, esc50, clotho, audiocaps, instruments, folder; made: soundscapes, music, mixups, glyphs",
+            help="esc10, esc50, clotho, audiocaps, vggsound, instruments, folder; made: soundscapes, music, mixups, "
+            "glyphs",
         ),
     ],
     out: Annotated[
@@ -77,11 +88,11 @@ def prepare(
         else:
             _mixups(folders[0], out, n=n, seed=seed, split=split, fluency=fluency, quiet=quiet)
         return
-    from aural.corpora import audiocaps, clotho, esc10, esc50, folder, instruments
+    from aural.corpora import audiocaps, clotho, esc10, esc50, folder, instruments, vggsound
     from aural.manifest import read_manifest, write_manifest
 
     corpora = {"esc10": esc10, "esc50": esc50, "clotho": clotho, "audiocaps": audiocaps}
-    corpora |= {"instruments": instruments, "folder": folder}
+    corpora |= {"vggsound": vggsound, "instruments": instruments, "folder": folder}
     clips = read_manifest(out) if append and out.exists() else []
     if corpus == "music":
         from aural.soundscapes import music
