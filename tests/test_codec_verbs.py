@@ -21,6 +21,7 @@ from aural.codec.files import read_codes
 from aural.codec.recipes import tiny
 from aural.codec_folder import SYSTEM, load_codec
 from aural.errors import AudioError, CheckpointError, UsageError
+from aural.judge import load_judge
 from aural.manifest import Clip, write_manifest
 from aural.metrics.reconstruction import RANGE_DB, mel_distance, si_sdr
 from aural.networks.encodec import Encodec, EncodecConfig
@@ -248,3 +249,25 @@ def test_evaluate(folder: Path, run: Run, tmp_path: Path) -> None:
     assert status == 0 and held_out["si_sdr"] == pytest.approx(result["si_sdr"]) and held_out["n_clips"] == 3
     silent = run("evaluate", "codec", "--manifest", tmp_path / "m.jsonl", "--model", folder, "--split", "fold2")
     assert silent[0] == 2 and "all clips to judge are silent" in silent[2]
+
+
+def test_a_judge_says_what_is_still_heard(folder: Path, run: Run, tmp_path: Path) -> None:
+    names = {"dog_bark": "dog bark", "rain": "rain", "rooster": "rooster"}
+    clips = [Clip(EXAMPLES / f"{name}.ogg", labels=(label,)) for name, label in names.items()]
+    write_manifest(tmp_path / "m.jsonl", clips)
+    listener = EXAMPLES.parents[2] / "models" / "listening"
+    evaluate = ("evaluate", "codec", "--manifest", tmp_path / "m.jsonl", "--model", folder, "--judge", listener)
+    status, out, err = run(*evaluate)
+    heard = json.loads(out)["heard"]
+    assert (status, err, heard["n_judged"]) == (0, "", 3)
+    loaded, (judge, _) = load_codec(folder, device="cpu"), load_judge(listener, clips)
+    right = {"recorded": 0, "decoded": 0}
+    for clip in clips:
+        sound = read_mono(clip.audio, RATE)
+        decoded = loaded.decode(loaded.encode(torch.from_numpy(sound)[None]))[0, : len(sound)].numpy()
+        for name, waveform in (("recorded", sound), ("decoded", decoded)):
+            right[name] += judge.best(judge.hear(waveform, RATE)[0], 1) == {clip.labels[0]}
+    assert {name: heard[f"heard_{name}"] for name in right} == {name: n / 3 for name, n in right.items()}
+    assert right["recorded"] == 3 > right["decoded"]  # it has heard these very clips; the codec has random weights
+    refused = run("evaluate", "captioning", "--manifest", tmp_path / "m.jsonl", "--judge", listener)
+    assert refused[0] == 2 and "--judge goes with text_to_audio" in refused[2]

@@ -1,9 +1,11 @@
 """How much of a sound a codec keeps, on recordings it has never heard, and how well its codebooks are used.
 
 Every clip is encoded, decoded and compared with what it was (:mod:`aural.metrics.reconstruction`), one channel at the
-codec's rate. Intervals resample recordings, as clips of one recording are not independent.
+codec's rate. A judge (:mod:`aural.judge`) says besides whether it is still heard for what it is. Intervals resample
+recordings, as clips of one recording are not independent.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from aural import __version__
 from aural.audio import read_mono
 from aural.codec_folder import Codec, load_codec
 from aural.errors import UsageError
+from aural.judge import load_judge
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.reconstruction import RANGE_DB, mel_distance, si_sdr
@@ -38,7 +41,12 @@ class Judged:
 
 
 def evaluate(
-    codec: Codec, manifest: Path, *, split: str | None = None, advance: Callable[[], None] = lambda: None
+    codec: Codec,
+    manifest: Path,
+    *,
+    split: str | None = None,
+    listener: str | os.PathLike[str] | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Judge a codec on the clips of a manifest, or of one split.
 
@@ -46,17 +54,20 @@ def evaluate(
         codec: a loaded one.
         manifest: recordings; labels are used to group results.
         split: only the clips of this split.
+        listener: folder of a judge that is asked of clips with one label which of these labels it hears, before the
+            codec and behind it.
         advance: called after each clip.
 
     Raises:
-        UsageError: no clip to judge, or nothing but silence.
+        UsageError: no clip to judge, or nothing but silence; the judge knows fewer than two of the labels.
         AudioError: a clip cannot be read.
     """
     clips = [clip for clip in read_manifest(manifest) if split is None or clip.split == split]
     if not clips:
         raise UsageError(f"{manifest}: no clip to judge" + (f" in split {split}" if split else ""))
     judged, use = judge(codec, clips, advance)
-    return score(judged, use, len(clips)) | {"protocol": _protocol(codec.name, manifest, split)}
+    heard = {} if listener is None else _heard(codec, listener, clips)
+    return score(judged, use, len(clips)) | heard | {"protocol": _protocol(codec.name, manifest, split)}
 
 
 def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto") -> dict[str, Any]:
@@ -108,6 +119,24 @@ def judge(
             judged.append(Judged(clip, mel_distance(made, truth, codec.sample_rate), si_sdr(made, truth)))
         advance()
     return judged, codebook_use(counts)
+
+
+@torch.inference_mode()
+def _heard(codec: Codec, listener: str | os.PathLike[str], clips: Sequence[Clip]) -> dict[str, Any]:
+    """How often a judge hears the label of a clip, before and behind the codec."""
+    expert, clips = load_judge(listener, clips)
+    right: dict[str, list[float]] = {"recorded": [], "decoded": []}
+    for clip in clips:
+        sound = read_mono(clip.audio, codec.sample_rate, start=clip.start, duration=clip.duration)
+        decoded = codec.decode(codec.encode(torch.from_numpy(sound)[None]))[0, : len(sound)].cpu().numpy()
+        for name, waveform in (("recorded", sound), ("decoded", decoded)):
+            logits, _ = expert.hear(waveform, codec.sample_rate)
+            right[name].append(float(expert.best(logits, 1) == {clip.labels[0]}))
+    recordings = [clip.source or str(clip.audio) for clip in clips]
+    found: dict[str, Any] = {"judge": expert.name, "n_judged": len(clips)}
+    for name, values in right.items():
+        found |= {f"heard_{name}": sum(values) / len(values), f"heard_{name}_interval_95": interval(values, recordings)}
+    return {"heard": found}
 
 
 def codebook_use(counts: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def evaluate(
     ] = None,
     text_encoder: TextEncoder = None,
     judge: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Generation: a listener that never heard the clips.")
+        Path | None, typer.Option(metavar="DIR", help="Generation, codec: a listener that never heard the clips.")
     ] = None,
     codec: Annotated[
         str | None, typer.Option(metavar="NAME|DIR|HUB_ID", help="Generation: the codec, if not the packaged one.")
@@ -68,10 +68,10 @@ def evaluate(
     """The metrics of a system, as one JSON object."""
     if held_out is not None and (model is not None or split is not None):
         raise UsageError("--held-out names the models and splits itself: leave out --model and --split")
-    if (judge is None) == (system == "text_to_audio"):
-        raise UsageError(
-            "generated sounds are judged by a listener: --judge DIR goes with text_to_audio, and only with it"
-        )
+    if judge is None and system == "text_to_audio":
+        raise UsageError("generated sounds are judged by a listener: pass --judge DIR")
+    if judge is not None and (system not in ("text_to_audio", "codec") or held_out is not None):
+        raise UsageError("--judge goes with text_to_audio, or with one codec: leave it out")
     known = METHODS.get(system, ())
     if method is not None and method not in known:
         remedy = f"pass {', '.join(known[:-1])} or {known[-1]}" if known else "leave it out"
@@ -91,7 +91,8 @@ def evaluate(
             from aural.codec_folder import load_codec
 
             if held_out is None:
-                result = evaluate_codec(load_codec(model, device=device, offline=offline), manifest, split=split)
+                coder = load_codec(model, device=device, offline=offline)
+                result = evaluate_codec(coder, manifest, split=split, listener=judge)
             else:
                 result = codecs_held_out(held_out, manifest, device=device)
         case "pictures" | "audio_to_image":

@@ -27,41 +27,17 @@ from torch import Tensor
 
 from aural import __version__
 from aural.audio import read_mono
-from aural.checkpoint import find_model, load_config, load_into, load_weights
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
+from aural.judge import Judge, load_judge
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.frechet_distance import FEWEST, frechet_distance
-from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
-from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
 from aural.sound_phrases import SOUNDS
 from aural.text_to_audio.generate import GenerationModel, Request, Settings, generate_each
 
 SPLITS = 20
 """How often the real recordings are halved for the Frechet distances, of which the mean is given."""
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A listener, the labels it chooses among, and the sentence encoder whose space it shares."""
-
-    name: str
-    listener: Listener
-    labels: tuple[str, ...]
-    sentences: RememberedSentences
-
-    @torch.inference_mode()
-    def hear(self, waveform: np.ndarray, sample_rate: int) -> tuple[Tensor, Tensor]:
-        """Logits (labels,) of a sound (time,), and its embedding (K,) of unit length."""
-        sound = torch.from_numpy(read_mono((waveform, sample_rate), SAMPLE_RATE))
-        heard = self.listener(sound[None])
-        columns = [self.listener.config.labels.index(label) for label in self.labels]
-        return self.listener.classify(heard)[0, columns], self.listener.embed(heard)[0]
-
-    def best(self, logits: Tensor, n: int) -> frozenset[str]:
-        """The n most likely labels."""
-        return frozenset(self.labels[place] for place in logits.topk(n).indices.tolist())
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,7 @@ def evaluate(
     """
     settings = settings or Settings()
     clips = [clip for clip in read_manifest(manifest) if len(clip.labels) == 1 and split in (None, clip.split)]
-    expert, clips = _judge(judge, clips)
+    expert, clips = load_judge(judge, clips)
     if len(clips) < 2 * FEWEST or n * len(expert.labels) < FEWEST:
         raise UsageError(
             f"{len(clips)} recordings and {n * len(expert.labels)} sounds: distances between sets mean nothing below "
@@ -152,19 +128,6 @@ def prompts(label: str) -> tuple[str, ...]:
 def pair_prompt(labels: Sequence[str]) -> str:
     """Two labels at once: "a dog barks while rain falls"."""
     return " while ".join(SOUNDS[label].finite[0] for label in labels)
-
-
-def _judge(folder: str | os.PathLike[str], clips: Sequence[Clip]) -> tuple[Judge, list[Clip]]:
-    """The judge, and the recordings whose label it knows and there are words for."""
-    path = find_model(folder, LISTENING)
-    config = load_config(path, ListenerConfig, LISTENING)
-    listener = Listener(config)
-    load_into(listener, load_weights(path))
-    labels = tuple(sorted({clip.labels[0] for clip in clips} & set(config.labels) & set(SOUNDS)))
-    if len(labels) < 2:
-        raise UsageError(f"the judge {folder} knows {len(labels)} of the labels of the recordings: there must be two")
-    sentences = RememberedSentences(load_sentence_encoder(config.text_encoder))
-    return Judge(str(folder), listener.eval(), labels, sentences), [c for c in clips if c.labels[0] in labels]
 
 
 def _pairs(labels: Sequence[str], n: int, seed: int) -> list[tuple[str, str]]:
