@@ -63,7 +63,7 @@ def default() -> Recipe:
         search="greedy",
     )
     train = TrainConfig(
-        steps=4000,
+        steps=3500,
         batch_size=32,
         learning_rate=1e-3,
         warmup_steps=200,
@@ -71,7 +71,7 @@ def default() -> Recipe:
         ema_decay=0.995,
         save_every=500,
     )
-    text = replace(train, steps=3000, batch_size=64, learning_rate=2e-3, warmup_steps=200, ema_decay=None)
+    text = replace(train, steps=8000, batch_size=64, learning_rate=2e-3, warmup_steps=200, ema_decay=None)
     soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size)
     return Recipe(
         model,
