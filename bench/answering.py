@@ -1,6 +1,6 @@
 """Answering against the released ways, with the same weights in the same run.
 
-    python bench/answering.py                  everything at the published size (not yet run whole)
+    python bench/answering.py                  everything at the published size: about 6 minutes on two cores
     python bench/answering.py --part b         one part: a answers, b HTS-AT
     python bench/answering.py --tiny           everything at toy sizes, in seconds: only shows that it works
     python bench/answering.py --json OUT       the figures to a file as well
