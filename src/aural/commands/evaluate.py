@@ -70,7 +70,7 @@ def evaluate(
         raise UsageError("--held-out names the models and splits itself: leave out --model and --split")
     if judge is None and system == "text_to_audio":
         raise UsageError("generated sounds are judged by a listener: pass --judge DIR")
-    if judge is not None and (system not in ("text_to_audio", "codec") or held_out is not None):
+    if judge is not None and system != "text_to_audio" and (system != "codec" or held_out is not None):
         raise UsageError("--judge goes with text_to_audio, or with one codec: leave it out")
     known = METHODS.get(system, ())
     if method is not None and method not in known:
