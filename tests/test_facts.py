@@ -4,7 +4,8 @@ import numpy as np
 
 from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
 from aural.soundscapes.facts import facts
-from aural.soundscapes.questions import questions, thing
+from aural.soundscapes.imagined import imagined
+from aural.soundscapes.questions import KINDS, questions, thing
 from aural.soundscapes.scene import Part, Scene
 
 
@@ -34,3 +35,15 @@ def test_what_is_answered_stands_in_the_facts() -> None:
                 assert all(word in said for word in one.answer.split(" and ")), (said, one)
             if one.kind == "distance":
                 assert ("far away" in said) or one.answer == "near"
+
+
+def test_imagined_scenes_hold_all_that_can_be_asked() -> None:
+    scenes = [imagined(np.random.default_rng([0, index])) for index in range(400)]
+    assert scenes == [imagined(np.random.default_rng([0, index])) for index in range(400)]
+    asked = {one.kind for scene in scenes for one in questions(scene, np.random.default_rng(0))}
+    assert asked == set(KINDS)
+    for scene in scenes:
+        assert len(set(scene.labels)) == len(scene.labels) and facts(scene)
+        assert all(0 <= start < end <= scene.seconds for part in scene.parts for start, end in part.times)
+        assert [part.start for part in scene.foreground] == sorted(part.start for part in scene.foreground)
+    assert any(len(scene.order) == 3 for scene in scenes) and any(not scene.order for scene in scenes)

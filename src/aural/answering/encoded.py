@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from aural.answering.language import Told
-from aural.answering.tasks import Task, asked_of
-from aural.manifest import Clip
-from aural.soundscapes.examples import Example, Examples
+from aural.answering.asked import QUESTION_ROUNDS, Asked, AskedOf, Told, all_asked, told
+from aural.answering.tasks import Task
+from aural.soundscapes.examples import Examples
 from aural.soundscapes.facts import facts
-from aural.soundscapes.questions import questions
-
-QUESTION_ROUNDS = 3
-"""How often a scene is asked through: each time one question of each kind, about another of its sounds."""
-
-Asked = tuple[str, str]
-"""A prompt and its answer."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +51,7 @@ class EncodedScenes:
         """
         self.rows: list[Tensor] = []
         self.facts: list[str] = []
-        self.asked: list[dict[str, dict[str, tuple[Asked, ...]]]] = []
-        """Of each scene, by task and kind of question."""
+        self.asked: list[AskedOf] = []
         group = examples.settings.soundscapes.group
         for first in track(range(0, -(-n // group) * group, group), "encoding scenes", disable=not progress):
             some = [examples.with_captions(index, QUESTION_ROUNDS) for index in range(first, first + group)]
@@ -72,7 +62,7 @@ class EncodedScenes:
             for index, (example, said) in enumerate(some, start=first):
                 generator = np.random.default_rng([examples.seed, 5, index])
                 self.facts.append("" if example.scene is None else facts(example.scene))
-                self.asked.append(all_asked(example, said, tasks, generator))
+                self.asked.append(all_asked(example.scene, example.labels, said, tasks, generator))
         often = Counter(kind for asked in self.asked for kinds in asked.values() for kind in kinds)
         # what few scenes allow to ask is asked of these the more often
         self.weights = {kind: n**-0.5 for kind, n in often.items()}
@@ -93,37 +83,13 @@ class EncodedScenes:
 
     def texts(self) -> list[Told]:
         """All that is said and asked about the pool."""
-        return [
-            Told(known, prompt, answer, kind)
-            for known, asked in zip(self.facts, self.asked, strict=True)
-            for kinds in asked.values()
-            for kind, some in kinds.items()
-            for prompt, answer in some
-        ]
+        return [one for known, asked in zip(self.facts, self.asked, strict=True) for one in told(known, asked)]
 
 
 def _drawn(weights: Mapping[str, float], generator: np.random.Generator) -> str:
     """One of the names, as often as its weight says."""
     names, values = list(weights), np.array(list(weights.values()))
     return names[int(generator.choice(len(names), p=values / values.sum()))]
-
-
-def all_asked(
-    example: Example, captions: Sequence[str], tasks: Sequence[Task], generator: np.random.Generator
-) -> dict[str, dict[str, tuple[Asked, ...]]]:
-    """Every prompt that an example has an answer to, by the name of its task and the kind of question.
-
-    What is no question is a kind of its own, of the name of the task.
-    """
-    found: dict[str, dict[str, dict[Asked, None]]] = {}
-    known = Clip(Path(), captions=tuple(captions), labels=example.labels)
-    for turn in range(QUESTION_ROUNDS):
-        asked = () if example.scene is None else questions(example.scene, generator)
-        of_questions = ((Clip(Path(), question=one.question, answer=one.answer), 0, one.kind) for one in asked)
-        for clip, way, kind in ((known, turn, ""), *of_questions):
-            for name, pair in asked_of(clip, tasks, way).items():
-                found.setdefault(name, {}).setdefault(kind or name, {})[pair] = None
-    return {name: {kind: tuple(pairs) for kind, pairs in kinds.items()} for name, kinds in found.items()}
 
 
 @dataclass(frozen=True)

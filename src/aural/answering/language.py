@@ -1,11 +1,12 @@
-"""The small language model of the embedded default: it learns to answer from facts in words, and is then frozen.
+"""The language side of the embedded default: it learns to answer from facts in words, and its GPT-2 is then frozen.
 
-What it reads is laid out as the prefix will be later: in ``prefix_length`` places the facts of a scene (see
-:mod:`aural.soundscapes.facts`), in as many a prompt, behind them the answer. So it comes to know how an answer follows
-from facts and prompt, and what is left for the mappers is to say in its terms what is heard and what is asked.
+It is the model itself, with words in place of sound: the prefix is the facts of a scene as tokens
+(:mod:`aural.soundscapes.facts`), then the prompt by way of the sentence encoder and the prompt mapper. So GPT-2 and
+prompt mapper come to know together how an answer follows from facts and prompt, over many more scenes than anybody
+could render, and what is left for the audio mapper is to say in GPT-2's terms what is heard.
 
-It has the form of GPT-2 and the same reader of tokens, so that everything that works over the published one works over
-it: a target ends with " <|endoftext|>", whose first token, the lone space, is where an answer stops.
+GPT-2 has the form and the reader of tokens of the published one, so that everything that works over that works over it:
+a target ends with " <|endoftext|>", whose first token, the lone space, is where an answer stops.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,26 +16,54 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from aural.answering.model import Gpt2Config, make_gpt2
-from aural.answering.tokenizer import END, STOP, TOKENIZER, find_gpt2
-from aural.checkpoint import load_config, load_into, load_weights, save_model
+from aural.answering.asked import Told
+from aural.answering.model import AnsweringConfig, AudioLanguageModel, Gpt2Config, SentencesConfig
+from aural.answering.tokenizer import END, TOKENIZER, Tokenizers, find_gpt2
+from aural.checkpoint import load_config, load_weights, save_model
 from aural.errors import CheckpointError
 from aural.training import TrainConfig, train
 
 SYSTEM = "language"
 PAD = "<|pad|>"
 """Token 0, which no text holds; GPT-2 has "!" there."""
-IGNORED = -100
+PARTS = ("gpt2.", "prompt_rows.", "prompt_mapper.")
+"""What of an audio language model is learned from words."""
 
 CARD = """# A small language model
 
-GPT-2's form at a small size, trained from scratch by `aural train answering` on captions, questions and answers; part
-of an audio language model, and of little use alone.
+GPT-2's form at a small size and what reads prompts for it, trained from scratch by `aural train answering` on captions,
+questions and answers; part of an audio language model, and of little use alone.
 """
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Sizes of the language side, named as in :class:`AnsweringConfig`."""
+
+    gpt2: Gpt2Config
+    sentences: SentencesConfig
+    prompt_length: int
+    prefix_length: int
+    mapper_layers: int
+    mapper_heads: int
+    mapper_mlp_ratio: float
+
+
+def language_side(config: AnsweringConfig) -> LanguageConfig:
+    """What of a config the language side is made by; it must be of those over a sentence encoder."""
+    assert config.sentences is not None
+    return LanguageConfig(
+        config.gpt2,
+        config.sentences,
+        config.prompt_length,
+        config.prefix_length,
+        config.mapper_layers,
+        config.mapper_heads,
+        config.mapper_mlp_ratio,
+    )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -52,78 +81,64 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-@dataclass(frozen=True)
-class Told:
-    """An answer, what it answers, and what it can be known from."""
+class _OverFacts(nn.Module):
+    """What the loop trains: the likelihood of answers after facts and prompt."""
 
-    facts: str
-    prompt: str
-    answer: str
-    kind: str
-    """Of what is asked."""
-
-
-class _Answering(nn.Module):
-    """What the loop trains: the likelihood of each token of an answer after facts, prompt and the tokens before it."""
-
-    def __init__(self, config: Gpt2Config) -> None:
+    def __init__(self, model: AudioLanguageModel) -> None:
         super().__init__()
-        self.gpt2 = make_gpt2(config)
+        self.model = model
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(PARTS))
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        tokens, labels = batch["tokens"], batch["labels"][:, 1:]
-        states = self.gpt2.transformer(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
-        written = labels != IGNORED
-        return {"cross_entropy": F.cross_entropy(self.gpt2.lm_head(states[written]), labels[written])}
+        known = self.model.gpt2.transformer.wte(batch["facts"])
+        return self.model.losses(torch.cat((known, self.model.prompt_prefix(batch["prompts"])), 1), batch["targets"])
 
 
 def train_language_model(
+    model: AudioLanguageModel,
     texts: Sequence[Told],
-    tokenizer: Tokenizer,
-    config: Gpt2Config,
+    reader: Tokenizers,
+    read: Any,
     *,
-    prefix_length: int,
     training: TrainConfig,
     out: Path,
     resume: bool = False,
     device: str | None = None,
     progress: bool = True,
-) -> nn.Module:
-    """GPT-2 of the sizes of ``config``, trained to answer; kept in ``out``.
+) -> dict[str, Tensor]:
+    """Train the language side of ``model``, keep it in ``out``, and return the weights of :data:`PARTS`.
 
     Args:
+        model: over a sentence encoder; what it has for sound stays as it is.
         texts: what it learns from; of a kind that there is a hundredth of, a tenth as often as of another.
-        tokenizer: of :func:`train_tokenizer`.
-        config: sizes.
-        prefix_length: places for facts, and for a prompt; what is longer is cut.
+        reader: of the model; facts that are longer than half a prefix are cut.
+        read: prompts -> what the model takes for them.
         training: how.
         out: folder of the training.
         resume: go on where an earlier run stopped.
         device: see :func:`aural.processes.joined`.
         progress: show a progress bar on a terminal.
     """
-    pad = int(tokenizer.token_to_id(PAD) or 0)
-    longest = config.max_positions + 1
-    ids = {text: tokenizer.encode(text).ids for told in texts for text in (told.facts, told.prompt)}
-    ids |= {told.answer + STOP: tokenizer.encode(told.answer + STOP).ids for told in texts}
+    config = model.config
+    pad, length = config.pad_token_id, config.prefix_length
 
-    def placed(text: str) -> list[int]:
-        some = ids[text][:prefix_length]
-        return some + [pad] * (prefix_length - len(some))
+    def facts(known: str) -> list[int]:
+        some = reader.ids(known)[:length]
+        return some + [pad] * (length - len(some))
 
     def collate(some: list[Told]) -> dict[str, Tensor]:
-        rows = [[*placed(told.facts), *placed(told.prompt), *ids[told.answer + STOP]][:longest] for told in some]
-        tokens = torch.full((len(rows), max(map(len, rows))), pad)
-        for row, own in zip(tokens, rows, strict=True):
-            row[: len(own)] = torch.tensor(own)
-        labels = tokens.masked_fill(tokens == pad, IGNORED)
-        labels[:, : 2 * prefix_length] = IGNORED
-        return {"tokens": tokens, "labels": labels}
+        return {
+            "facts": torch.tensor([facts(told.facts) for told in some]),
+            "prompts": read([told.prompt for told in some]),
+            "targets": reader.targets([told.answer for told in some]),
+        }
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
-        weights = {name.removeprefix("gpt2."): value for name, value in weights.items()}
-        files = {TOKENIZER: tokenizer.to_str()}
-        save_model(folder, system=SYSTEM, config=config, weights=weights, card=CARD, files=files)
+        own = {name.removeprefix("model."): value for name, value in weights.items()}
+        own = {name: value for name, value in own.items() if name.startswith(PARTS)}
+        files = {TOKENIZER: reader.gpt2.to_str()}
+        save_model(folder, system=SYSTEM, config=language_side(config), weights=own, card=CARD, files=files)
 
     of_kind: dict[str, list[Told]] = {}
     for told in texts:
@@ -138,16 +153,15 @@ def train_language_model(
         return some[int(generator.integers(len(some)))]
 
     def counts(batch: Any) -> dict[str, float]:
-        return {"cross_entropy": int((batch["labels"][:, 1:] != IGNORED).sum())}
+        return {"cross_entropy": int((batch["targets"] != pad).sum())}
 
     torch.manual_seed(training.seed)
-    module = _Answering(config)
     train(
-        module,
+        _OverFacts(model),
         example=example,
         collate=collate,
         counts=counts,
-        loss_weights={"cross_entropy": 1.0},
+        loss_weights=model.loss_weights,
         config=training,
         out=out,
         save=save,
@@ -155,12 +169,11 @@ def train_language_model(
         device=device,
         progress=progress,
     )
-    load_into(module.gpt2, load_weights(out))
-    return module.gpt2
+    return load_weights(out)
 
 
-def trained_before(folder: Path, config: Gpt2Config) -> tuple[Tokenizer, dict[str, Tensor]]:
-    """Tokenizer and weights of a language model that an earlier training left in its ``OUT/language``.
+def trained_before(folder: Path, config: AnsweringConfig) -> tuple[Tokenizer, dict[str, Tensor]]:
+    """Tokenizer and weights of a language side that an earlier training left in its ``OUT/language``.
 
     It learned from words alone, so that it may serve any encoder and any split that is held out.
 
@@ -168,7 +181,7 @@ def trained_before(folder: Path, config: Gpt2Config) -> tuple[Tokenizer, dict[st
         CheckpointError: it is no such folder, or its sizes are not those of ``config``.
     """
     words = find_gpt2(folder)
-    known = load_config(folder, Gpt2Config, SYSTEM)
-    if known != replace(config, vocab_size=words.get_vocab_size()):
+    known = load_config(folder, LanguageConfig, SYSTEM)
+    if known != language_side(replace(config, gpt2=replace(config.gpt2, vocab_size=words.get_vocab_size()))):
         raise CheckpointError(f"{folder}: its sizes are not those of the recipe: train one with --recipe of this name")
     return words, load_weights(folder)

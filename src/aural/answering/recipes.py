@@ -12,10 +12,12 @@ from aural.training import TrainConfig
 
 @dataclass(frozen=True)
 class LanguageRecipe:
-    """The language model that is trained first, on text alone: facts of scenes, what is asked, and the answers."""
+    """The language side, which is trained first, on text alone: facts of scenes, what is asked, and the answers."""
 
     vocab_size: int
     """At most; of its byte-level BPE."""
+    imagined: int
+    """Scenes without sound that it learns from besides those of the pool."""
     train: TrainConfig
 
 
@@ -37,7 +39,12 @@ class Recipe:
     """None: the language model is given (``--language-model``)."""
 
 
-TASKS = {"audio captioning": 0.2, "sound event classification": 0.25, "audio question answering": 0.55}
+TASKS = {
+    "audio captioning": 0.15,
+    "sound event classification": 0.2,
+    "metadata": 0.15,  # all facts of a scene: more words to learn from than any other answer
+    "audio question answering": 0.5,
+}
 
 
 def default() -> Recipe:
@@ -53,17 +60,17 @@ def default() -> Recipe:
         text_encoder=None,
         sentences=SentencesConfig(width=384),
         gpt2=Gpt2Config(vocab_size=800, width=width, layers=4, heads=4, max_positions=96),
-        prefix_length=16,
+        prefix_length=20,
         mapper_layers=3,
         mapper_heads=4,
-        prompt_length=20,
+        prompt_length=24,
         target_length=40,
         # The released beam search ranks by the mean log-probability of a token, so that a long answer whose end is
         # certain once it is begun ("there is no ...") beats an answer of one token that is the more probable by far.
         search="greedy",
     )
     train = TrainConfig(
-        steps=3500,
+        steps=6000,
         batch_size=32,
         learning_rate=1e-3,
         warmup_steps=200,
@@ -78,8 +85,8 @@ def default() -> Recipe:
         train,
         tasks=TASKS,
         soundscapes=ExampleSettings(soundscapes, recordings=0.35),
-        pool=10_000,
-        language=LanguageRecipe(vocab_size=800, train=text),
+        pool=16_000,
+        language=LanguageRecipe(vocab_size=800, imagined=30_000, train=text),
     )
 
 
@@ -105,7 +112,12 @@ def tiny() -> Recipe:
     text = TrainConfig(steps=4, batch_size=8, learning_rate=1e-3, log_every=1)
     soundscapes = ExampleSettings(SoundscapeSettings(seconds=(2.0, 2.5), group=train.batch_size))
     return Recipe(
-        model, train, tasks=TASKS, soundscapes=soundscapes, pool=8, language=LanguageRecipe(vocab_size=300, train=text)
+        model,
+        train,
+        tasks=TASKS,
+        soundscapes=soundscapes,
+        pool=8,
+        language=LanguageRecipe(vocab_size=300, imagined=20, train=text),
     )
 
 

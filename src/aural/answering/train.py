@@ -16,12 +16,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from aural.answering.answer import load
+from aural.answering.asked import told_of_imagined
 from aural.answering.borrowed import borrowed_clip, borrowed_gpt2
 from aural.answering.classify import fit_label_temperature
 from aural.answering.convert import SYSTEM
 from aural.answering.data import AskedCollate, AskedExamples
 from aural.answering.encoded import EncodedCollate, EncodedScenes
-from aural.answering.language import Told, train_language_model, train_tokenizer, trained_before
+from aural.answering.language import train_language_model, train_tokenizer, trained_before
 from aural.answering.model import AnsweringConfig, AudioLanguageModel, encode_rows
 from aural.answering.recipes import RECIPES, Recipe
 from aural.answering.tasks import Task, read_tasks
@@ -69,7 +70,7 @@ class Shared:
 
     pool: EncodedScenes | None = None
     language: tuple[Tokenizer, dict[str, Tensor]] | None = None
-    """Tokenizer and weights of the language model."""
+    """Tokenizer and weights of the language side."""
 
 
 def train(
@@ -145,7 +146,7 @@ def train(
             f"recipe {recipe} reads prompts with the sentence encoder in the box: leave out --text-encoder"
         )
     if gpt2 is not None and settings.language is not None:
-        shared.language = trained_before(gpt2, settings.model.gpt2)
+        shared.language = trained_before(gpt2, settings.model)
     if encoder is None and hold_out is None:
         encoder = find_model(None, LISTENING)
     if encoder is None:
@@ -218,45 +219,54 @@ def _over_soundscapes(
             bfloat16=settings.train.precision == "bfloat16",
             progress=how.progress and sys.stderr.isatty(),
         )
-    if shared.language is None:
-        shared.language = _language_model(settings, shared.pool.texts(), how)
-    words, spoken = shared.language
-    config = replace(
-        settings.model,
-        conv_encoder=listener.encoder.config,
-        min_seconds=heard.min_seconds,
-        gpt2=replace(settings.model.gpt2, vocab_size=words.get_vocab_size()),
-        stop_token_id=stop_token_id(words),
-    )
-    torch.manual_seed(seed)
-    model = AudioLanguageModel(config)
-    load_into(model.audio_encoder, listener.encoder.state_dict())
-    load_into(model.gpt2, spoken)
     sentences = load_sentence_encoder(settings.model.sentences.name)
-    reader = Tokenizers(config, words, sentences=sentences)
+    hears = listener.encoder.config
+
+    def made(words: Tokenizer) -> tuple[AudioLanguageModel, Tokenizers]:
+        config = replace(
+            settings.model,
+            conv_encoder=hears,
+            min_seconds=heard.min_seconds,
+            gpt2=replace(settings.model.gpt2, vocab_size=words.get_vocab_size()),
+            stop_token_id=stop_token_id(words),
+        )
+        torch.manual_seed(seed)
+        return AudioLanguageModel(config), Tokenizers(config, words, sentences=sentences)
+
+    if shared.language is None:
+        texts = [*shared.pool.texts(), *told_of_imagined(settings.language.imagined, tuple(shares), seed)]
+        read = {text: None for told in texts for text in (told.facts, told.prompt, told.answer)}
+        words = train_tokenizer(read, settings.language.vocab_size)
+        model, reader = made(words)
+        shared.language = (
+            words,
+            train_language_model(
+                model,
+                texts,
+                reader,
+                RememberedPrompts(reader),
+                training=settings.language.train,
+                out=how.out / "language",
+                resume=how.resume,
+                device=how.device,
+                progress=how.progress,
+            ),
+        )
+    words, spoken = shared.language
+    model, reader = made(words)
+    load_into(model.audio_encoder, listener.encoder.state_dict())
+    for name, part in (
+        ("gpt2", model.gpt2),
+        ("prompt_rows", model.prompt_rows),
+        ("prompt_mapper", model.prompt_mapper),
+    ):
+        load_into(
+            part, {key.removeprefix(f"{name}."): value for key, value in spoken.items() if key.startswith(f"{name}.")}
+        )
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
     asked = {task.name: share for task, share in shares.items()}
     example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)
     _run(_OverEncoded(model), example, collate, settings.train, reader, clips, command, how)
-
-
-def _language_model(settings: Recipe, texts: list[Told], how: _How) -> tuple[Tokenizer, dict[str, Tensor]]:
-    """A tokenizer and the weights of a language model, both trained on what is said and asked about the scenes."""
-    assert settings.language is not None
-    read = {text: None for told in texts for text in (told.facts, told.prompt, told.answer)}
-    words = train_tokenizer(read, settings.language.vocab_size)
-    gpt2 = train_language_model(
-        texts,
-        words,
-        replace(settings.model.gpt2, vocab_size=words.get_vocab_size()),
-        prefix_length=settings.model.prefix_length,
-        training=settings.language.train,
-        out=how.out / "language",
-        resume=how.resume,
-        device=how.device,
-        progress=how.progress,
-    )
-    return words, {name: tensor.detach().cpu() for name, tensor in gpt2.state_dict().items()}
 
 
 class RememberedPrompts:
