@@ -13,6 +13,7 @@ import pytest
 import torch
 import training_worker as worker
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aural.checkpoint import load_weights, save_model
 from aural.errors import AuralError, UsageError
@@ -152,6 +153,28 @@ def test_bfloat16_learns_about_the_same(tmp_path: Path, whole: Path) -> None:
     worker.run(tmp_path, precision="bfloat16")
     assert log(tmp_path)[-2]["loss"] == pytest.approx(log(whole)[-2]["loss"], rel=0.1)
     assert log(tmp_path)[-2]["loss"] != log(whole)[-2]["loss"]
+
+
+class Recomputing(nn.Module):
+    """Attention under gradient checkpointing, as in a large U-Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 24)
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        def attend(rows: Tensor) -> Tensor:
+            queries, keys, values = self.project(rows)[None, None].chunk(3, dim=-1)
+            return nn.functional.scaled_dot_product_attention(queries, keys, values)
+
+        return {"x": checkpoint(attend, batch[:, None].expand(-1, 8), use_reentrant=False).float().square().mean()}
+
+
+def test_bfloat16_goes_forward_again_as_it_went_before(tmp_path: Path) -> None:
+    module = Recomputing()
+    before = module.project.weight.detach().clone()
+    train_single(tmp_path, module, precision="bfloat16")
+    assert not torch.equal(before, module.project.weight)
 
 
 def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:

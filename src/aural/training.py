@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -274,8 +274,8 @@ def _gradients(
             weight * processes.size * n / max(all_n, 1e-9)
             for weight, n, all_n in zip(loss_weights.values(), own, items_of_step, strict=True)
         ]
-        with gradients_shared(wrapped, part is parts[-1]):
-            with _computing(processes.device, config.precision):
+        with gradients_shared(wrapped, part is parts[-1]), _kernels(processes.device, config.precision):
+            with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 losses = wrapped(moved(part, processes.device))
             means = torch.stack(_ordered(losses, loss_weights, "losses")).float()
             torch.dot(means, means.new_tensor(factors)).backward()
@@ -283,14 +283,11 @@ def _gradients(
     return sums.tolist(), items_of_step
 
 
-@contextmanager
-def _computing(device: torch.device, precision: str) -> Iterator[None]:
-    """Number formats and kernels of the forward computation, by which the backward one goes too."""
-    bfloat16 = precision == "bfloat16"
+def _kernels(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Which kernels to attend by, forward and backward, as gradient checkpointing goes forward again in between."""
     # In bfloat16 on a CPU, the fused attention goes backward several times slower than plain matrix products.
-    plain = sdpa_kernel(SDPBackend.MATH) if bfloat16 and device.type == "cpu" else nullcontext()
-    with plain, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        yield
+    plain = precision == "bfloat16" and device.type == "cpu"
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 def _update(
