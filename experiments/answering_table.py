@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--listeners", type=Path, required=True)
+    parser.add_argument("--gpt2", type=Path, help="language side that a training left in its OUT/language")
     parser.add_argument("--folds", nargs="+", default=["fold1"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=800)
@@ -74,6 +75,7 @@ def _run(run: Path, options: argparse.Namespace, fold: str, seed: int, tasks: di
             manifest=options.manifest,
             out=run.parent / "shared",
             encoder=options.listeners / fold,
+            gpt2=options.gpt2,
             hold_out=fold,
             precision=options.precision,
             resume=True,

@@ -19,6 +19,7 @@ from aural.checkpoint import load_weights
 from aural.errors import UsageError
 from aural.manifest import Clip, read_manifest, write_manifest
 from aural.soundscapes.examples import Examples, ExampleSettings
+from aural.spec_augment import frequency_response
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,10 @@ def test_trainings_that_share_features_give_what_each_gives_alone(
     assert set(shared.pools) == {"soundscapes"}
 
 
-def test_encoded_examples_are_what_the_encoder_makes_of_them(manifest: Path, encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("response_db", [0.0, 6.0])
+def test_encoded_examples_are_what_the_encoder_makes_of_them(
+    response_db: float, manifest: Path, encoder: Path, tmp_path: Path
+) -> None:
     network, _ = load_encoder(encoder, RECIPES["tiny"]().model)
     stage = RECIPES["tiny"]().stages[0]
     assert isinstance(stage.data, ExampleSettings)
@@ -92,6 +96,7 @@ def test_encoded_examples_are_what_the_encoder_makes_of_them(manifest: Path, enc
         tapped_layer=None,
         n=6,
         n_captions=2,
+        response_db=response_db,
         device=torch.device("cpu"),
         bfloat16=False,
         progress=False,
@@ -106,8 +111,11 @@ def test_encoded_examples_are_what_the_encoder_makes_of_them(manifest: Path, enc
             _, captions = examples.with_captions(place, 2)
             assert one.caption == captions[turn % len(captions)]
             waveform = torch.from_numpy(examples(place).waveform)[None]
+            drawn = torch.Generator().manual_seed(3 + place // 4)
             with torch.no_grad():
-                alone = network(waveform).hidden[0]
+                fbank, mask = network.fbank(waveform)
+                response = frequency_response(4, fbank.shape[2], response_db, drawn)[place % 4]
+                alone = network.encode_fbank(fbank + response, mask).hidden[0]
             torch.testing.assert_close(one.tokens.float(), alone, atol=2e-3, rtol=2e-3)
 
 

@@ -288,6 +288,12 @@ def test_answers_are_true(drawn: list[Scene], wording: Wording) -> None:
             elif one.kind == "order" and one.answer in things:
                 place = 0 if one.question in wording.first else -1
                 assert things[one.answer] == scene.foreground[place].label
+            elif one.kind == "manner":
+                part = parts[named[0]]
+                assert ("far away" in one.answer) == part.distant and ("behind" in one.answer) == part.background
+                assert [NUMBERS.index(word) for word in one.answer.split() if word in NUMBERS] == [
+                    n for n in (part.count,) if n is not None
+                ]
             elif one.kind == "tempo":
                 assert one.answer in {part.tempo for part in scene.parts}
     assert {kind for kind, _ in asked} == set(KINDS)

@@ -1,11 +1,13 @@
 """SpecAugment: what is drawn, from which range, and what applying it does. Parity is in parity_captioner.py."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from aural.spec_augment import Draws, SpecAugmentConfig, apply, draw, time_warp
+from aural.features import FBANK_STD, N_MELS
+from aural.spec_augment import Draws, SpecAugmentConfig, apply, draw, frequency_response, time_warp
 
 CONFIG = SpecAugmentConfig()
 
@@ -74,3 +76,13 @@ def test_everything_off_changes_nothing() -> None:
     assert torch.equal(apply(fbank, draw(off, 2, 50, 128)), fbank)
     zero_widths = SpecAugmentConfig(time_warp_window=0, max_freq_width=0, max_time_width_ratio=0.0)
     assert torch.equal(apply(fbank, draw(zero_widths, 2, 50, 128)), fbank)
+
+
+def test_every_clip_has_a_frequency_response_of_its_own() -> None:
+    added = frequency_response(4000, N_MELS, 4.0, torch.Generator().manual_seed(0))
+    assert added.shape == (4000, 1, N_MELS)
+    decibels = added * 2 * FBANK_STD * 10 / math.log(10)
+    ends = decibels[:, 0, :: (N_MELS - 1)]
+    assert ends.std(0).tolist() == pytest.approx([4.0, 4.0], rel=0.05) and ends.mean().abs() < 0.2
+    assert torch.corrcoef(ends.T)[0, 1].abs() < 0.05  # far from each other they are independent, near they are not
+    assert torch.corrcoef(decibels[:, 0, :2].T)[0, 1] > 0.99

@@ -1,4 +1,6 @@
-"""SpecAugment: warp time and blank bands and spans of a spectrogram, in training only.
+"""What is done to spectrograms in training only: SpecAugment, and another frequency response for every clip.
+
+SpecAugment warps time and blanks bands and spans.
 
 Park et al., arXiv 1904.08779, with the settings and distributions of Wu et al. (arXiv 2309.17352): time warp, then
 frequency masks, then time masks. Drawing is separate from applying, so that the same draws can be applied again.
@@ -6,11 +8,17 @@ frequency masks, then time masks. Drawing is separate from applying, so that the
 Shapes: B batch, T frames, M mel bands. Lengths are those of the padded batch: a mask may fall on padding.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from aural.features import FBANK_STD
+
+RESPONSE_POINTS = 5
+"""Frequencies, evenly spaced on the mel scale, at which a random frequency response has gains of its own."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +97,13 @@ def _covered(starts: Tensor, widths: Tensor, size: int) -> Tensor:
     cells = torch.arange(size, device=starts.device)
     inside = (cells >= starts.unsqueeze(-1)) & (cells < (starts + widths).unsqueeze(-1))
     return inside.any(dim=1)
+
+
+def frequency_response(n_clips: int, n_mels: int, gain_db: float, generator: torch.Generator | None = None) -> Tensor:
+    """Responses (n_clips, 1, n_mels) to add to normalised log-mel features, as if every clip had another microphone.
+
+    Gains at :data:`RESPONSE_POINTS` frequencies are N(0, gain_db), in dB; between these the response is a line.
+    """
+    natural_log = gain_db * math.log(10) / 10  # of power
+    gains = torch.randn(n_clips, 1, RESPONSE_POINTS, generator=generator) * (natural_log / (2 * FBANK_STD))
+    return F.interpolate(gains, n_mels, mode="linear", align_corners=True)

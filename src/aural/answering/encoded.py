@@ -12,8 +12,10 @@ from torch import Tensor
 
 from aural.answering.asked import QUESTION_ROUNDS, Asked, AskedOf, Told, all_asked, told
 from aural.answering.tasks import Task
+from aural.features import N_MELS
 from aural.soundscapes.examples import Examples
 from aural.soundscapes.facts import facts
+from aural.spec_augment import frequency_response
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,11 @@ class EncodedScenes:
     def __init__(
         self,
         examples: Examples,
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[..., Tensor],
         tasks: Sequence[Task],
         *,
         n: int,
+        response_db: float,
         device: torch.device,
         bfloat16: bool,
         progress: bool,
@@ -42,9 +45,10 @@ class EncodedScenes:
 
         Args:
             examples: soundscapes and recordings.
-            encode: waveforms (B, N) -> rows (B, R, A).
+            encode: waveforms (B, N) and ``response`` (B, 1, mels) -> rows (B, R, A).
             tasks: what can be asked.
             n: size of the pool.
+            response_db: each is heard as by another microphone (:func:`aural.spec_augment.frequency_response`).
             device: where to encode.
             bfloat16: encode under autocast.
             progress: show a progress bar.
@@ -56,8 +60,10 @@ class EncodedScenes:
         for first in track(range(0, -(-n // group) * group, group), "encoding scenes", disable=not progress):
             some = [examples.with_captions(index, QUESTION_ROUNDS) for index in range(first, first + group)]
             waveform = torch.from_numpy(np.stack([example.waveform for example, _ in some])).to(device)
+            drawn = torch.Generator().manual_seed(examples.seed + first)
+            response = frequency_response(len(some), N_MELS, response_db, drawn)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                rows = encode(waveform)
+                rows = encode(waveform, response=response)
             self.rows += list(rows.half().cpu())
             for index, (example, said) in enumerate(some, start=first):
                 generator = np.random.default_rng([examples.seed, 5, index])

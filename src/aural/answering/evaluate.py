@@ -62,6 +62,8 @@ class Answered:
                 return said in answers
         if expected.startswith(_plain(NOT_THERE.split("{", maxsplit=1)[0])):
             return said.startswith(_plain(NOT_THERE.split("{", maxsplit=1)[0])) or said in SAYABLE
+        if self.kind == "manner":
+            return set(said.split()) <= ATTRIBUTES
         return all(part in SAYABLE for part in said.split(" and "))
 
 
@@ -71,6 +73,8 @@ def _plain(text: str) -> str:
 
 SAYABLE = {*(thing(label) for label in SOUNDS), *SILENT, *NUMBERS, *YES_NO, "near", "far away", "fast", "slow"}
 """Everything that a question about a soundscape is answered with, refusals aside."""
+ATTRIBUTES = {*NUMBERS, "fast", "slow", "far", "away", "loud", "soft", "long", "behind"}
+"""Words of an answer to what a sound is like."""
 
 
 def evaluate(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from aural.answering.asked import Told
 from aural.answering.model import AnsweringConfig, AudioLanguageModel, Gpt2Config, SentencesConfig
-from aural.answering.tokenizer import END, TOKENIZER, Tokenizers, find_gpt2
+from aural.answering.tokenizer import END, STOP, TOKENIZER, Tokenizers, find_gpt2
 from aural.checkpoint import load_config, load_weights, save_model
 from aural.errors import CheckpointError
 from aural.training import TrainConfig, train
@@ -29,6 +29,9 @@ from aural.training import TrainConfig, train
 SYSTEM = "language"
 PAD = "<|pad|>"
 """Token 0, which no text holds; GPT-2 has "!" there."""
+MEASURED = 500
+"""Answers of a kind whose length is looked at."""
+
 PARTS = ("gpt2.", "prompt_rows.", "prompt_mapper.")
 """What of an audio language model is learned from words."""
 
@@ -111,7 +114,9 @@ def train_language_model(
 
     Args:
         model: over a sentence encoder; what it has for sound stays as it is.
-        texts: what it learns from; of a kind that there is a hundredth of, a tenth as often as of another.
+        texts: what it learns from; of a kind that there is a hundredth of, a tenth as often as of another. Every token
+            counts alike, so that of a kind with long answers it learns the more seldom: a yes or a no is one token,
+            and the hardest to know.
         reader: of the model; facts that are longer than half a prefix are cut.
         read: prompts -> what the model takes for them.
         training: how.
@@ -144,7 +149,8 @@ def train_language_model(
     for told in texts:
         of_kind.setdefault(told.kind, []).append(told)
     kinds = [some for _, some in sorted(of_kind.items())]
-    shares = np.sqrt([len(some) for some in kinds])
+    n_tokens = [np.mean([len(reader.ids(told.answer + STOP)) for told in some[:MEASURED]]) for some in kinds]
+    shares = np.sqrt([len(some) for some in kinds]) / n_tokens
     shares /= shares.sum()
 
     def example(index: int) -> Told:

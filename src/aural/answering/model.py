@@ -315,7 +315,13 @@ class AudioLanguageModel(nn.Module):
 
 
 def encode_rows(
-    encoder: ConvEncoder, waveform: Tensor, mask: Tensor | None = None, *, n_rows: int, min_seconds: float
+    encoder: ConvEncoder,
+    waveform: Tensor,
+    mask: Tensor | None = None,
+    *,
+    n_rows: int,
+    min_seconds: float,
+    response: Tensor | None = None,
 ) -> Tensor:
     """The steps of waveforms (B, N), averaged over equal parts of each clip: (B, n_rows, A).
 
@@ -325,6 +331,7 @@ def encode_rows(
         mask: (B, N), True = real; None: all of it is.
         n_rows: R.
         min_seconds: clips that are shorter are followed by silence up to this length.
+        response: (B, 1, mels), added to the encoder's features: as if they had been heard by another microphone.
     """
     n_samples = round(min_seconds * SAMPLE_RATE)
     missing = max(0, n_samples - waveform.shape[1])
@@ -333,7 +340,8 @@ def encode_rows(
         mask = mask | (torch.arange(waveform.shape[1], device=mask.device) < n_samples)
     else:
         waveform = F.pad(waveform, (0, missing))
-    output = encoder(waveform, mask)
+    fbank, fbank_mask = encoder.fbank(waveform, mask)
+    output = encoder.encode_fbank(fbank if response is None else fbank + response.to(fbank), fbank_mask)
     rows = [
         F.adaptive_avg_pool1d(steps[real].T[None], n_rows)[0].T
         for steps, real in zip(output.hidden, output.mask, strict=True)

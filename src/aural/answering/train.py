@@ -60,6 +60,10 @@ Limits: it knows the sounds and the kinds of questions it was trained on and lit
 applies to what is said of them here: carry their attribution along with the weights.
 """
 
+CONSTANTS = 0.02
+"""Spread of a mapper's constants before training over a young language model, whose token rows have the same. From the
+released spread of 1 they drown all that its layers add to them, and yes is not told from no for thousands of steps."""
+
 LABELLED = 1000
 """Clips by which probabilities of labels are calibrated, at most."""
 
@@ -215,6 +219,7 @@ def _over_soundscapes(
             encode,
             tuple(shares),
             n=settings.pool,
+            response_db=settings.pool_response_db,
             device=target,
             bfloat16=settings.train.precision == "bfloat16",
             progress=how.progress and sys.stderr.isatty(),
@@ -231,7 +236,10 @@ def _over_soundscapes(
             stop_token_id=stop_token_id(words),
         )
         torch.manual_seed(seed)
-        return AudioLanguageModel(config), Tokenizers(config, words, sentences=sentences)
+        model = AudioLanguageModel(config)
+        for mapper in (model.audio_mapper, model.prompt_mapper):
+            mapper.prefix_const.detach().mul_(CONSTANTS)
+        return model, Tokenizers(config, words, sentences=sentences)
 
     if shared.language is None:
         texts = [*shared.pool.texts(), *told_of_imagined(settings.language.imagined, tuple(shares), seed)]

@@ -19,6 +19,7 @@ from aural.captioning.data import clean_caption, token_rows
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.soundscapes.examples import Examples
+from aural.spec_augment import frequency_response
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class EncodedExamples:
         tapped_layer: int | None,
         n: int,
         n_captions: int,
+        response_db: float,
         device: torch.device,
         bfloat16: bool,
         progress: bool,
     ) -> None:
-        """Encode examples 0 .. n-1 with ``n_captions`` captions each; ``n`` is rounded up to whole groups."""
+        """Encode examples 0 .. n-1 with ``n_captions`` captions each; ``n`` is rounded up to whole groups.
+
+        ``response_db``: each is heard as by another microphone (:func:`aural.spec_augment.frequency_response`).
+        """
         self.group = examples.settings.soundscapes.group
         self.n_groups = -(-n // self.group)
         self.n_captions = n_captions
@@ -54,8 +59,11 @@ class EncodedExamples:
         for group in track(range(self.n_groups), "encoding examples", disable=not progress):
             some = [examples.with_captions(group * self.group + place, n_captions) for place in range(self.group)]
             waveform = torch.from_numpy(np.stack([example.waveform for example, _ in some])).to(device)
+            drawn = torch.Generator().manual_seed(examples.seed + group)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                hidden = encoder.encode_fbank(*encoder.fbank(waveform), tapped_layer).hidden
+                fbank, mask = encoder.fbank(waveform)
+                fbank = fbank + frequency_response(len(fbank), fbank.shape[2], response_db, drawn).to(fbank)
+                hidden = encoder.encode_fbank(fbank, mask, tapped_layer).hidden
             self.tokens += list(hidden.half().cpu())
             self.captions += [tuple(clean_caption(text) for text in captions) for _, captions in some]
 

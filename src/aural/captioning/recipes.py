@@ -26,6 +26,8 @@ class Stage:
     """Encode this many examples once and learn from their features; None: every step has new ones. For soundscapes."""
     pool_captions: int = 2
     """True captions of each, which take turns."""
+    pool_response_db: float = 0.0
+    """Each is heard as by another microphone (:func:`aural.spec_augment.frequency_response`)."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,15 @@ def default() -> Recipe:
         best_is="max",
     )
     second = replace(first, steps=500, learning_rate=5e-4, warmup_steps=50, save_every=300, validate_every=100)
-    soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=first.batch_size)
+    # The listener knows by heart what it learned from, and is surer of it than of anything it will ever hear. So its
+    # recordings come changed by more than it is used to, until it knows them about as well as it knows strangers.
+    soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=first.batch_size, speed_octaves=0.6)
+    few, many = (ExampleSettings(soundscapes, share, speed_octaves=0.6) for share in (0.25, 0.6))  # recordings
     return Recipe(
         model,
         stages=(
-            Stage("soundscapes", ExampleSettings(soundscapes, recordings=0.25), first, pool=10_000, pool_captions=3),
-            Stage("recordings", ExampleSettings(soundscapes, recordings=0.6), second, pool=5_000, pool_captions=3),
+            Stage("soundscapes", few, first, pool=10_000, pool_captions=3, pool_response_db=6.0),
+            Stage("recordings", many, second, pool=5_000, pool_captions=3, pool_response_db=6.0),
         ),
         bundled_encoder=True,
         vocab_size=800,

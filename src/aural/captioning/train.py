@@ -276,6 +276,7 @@ def _train_captioner(
             tapped_layer=captioner.config.tapped_layer,
             n=stage.pool,
             n_captions=stage.pool_captions,
+            response_db=stage.pool_response_db,
             device=torch.device(choose_device(device or "auto")),
             bfloat16=config.precision == "bfloat16",
             progress=progress and sys.stderr.isatty(),

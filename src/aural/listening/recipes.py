@@ -25,8 +25,7 @@ class Recipe:
     train: TrainConfig
     spec_augment: SpecAugmentConfig | None = None
     response_db: float = 4.0
-    """Every clip is heard through another frequency response, as of another microphone: standard deviation of its gains
-    at :data:`aural.listening.train.RESPONSE_POINTS` frequencies, between which it is a line; 0 leaves it out."""
+    """Every clip is heard as by another microphone (:func:`aural.spec_augment.frequency_response`); 0 leaves it out."""
     step_weight: float = 1.0
     """Of the labels of each step, relative to those of the clip."""
     contrastive_weight: float = 0.1
@@ -88,7 +87,8 @@ def htsat() -> Recipe:
     """A small HTS-AT in place of the convolutions."""
     recipe = default()
     model = ListenerConfig(labels=(), htsat=small_htsat())
-    return replace(recipe, model=model, train=replace(recipe.train, learning_rate=1e-3))
+    # its features are in other units than those that the responses are for
+    return replace(recipe, model=model, train=replace(recipe.train, learning_rate=1e-3), response_db=0.0)
 
 
 def judge() -> Recipe:

@@ -5,7 +5,6 @@ by contrast with the frozen sentence encoder (InfoNCE, as in the captioner), whi
 training held are understood.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from aural import spec_augment
 from aural.checkpoint import save_model
 from aural.errors import UsageError
-from aural.features import FBANK_STD, HOP_LENGTH, N_MELS, SAMPLE_RATE
+from aural.features import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from aural.listening.recipes import RECIPES, Recipe
 from aural.manifest import read_manifest
 from aural.networks.listener import SYSTEM, Heard, Listener
@@ -30,9 +29,6 @@ from aural.text_embedding_loss import text_embedding_loss
 from aural.training import train as run_training
 
 FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
-
-RESPONSE_POINTS = 5
-"""Frequencies, evenly spaced on the mel scale, at which a random frequency response has gains of its own."""
 
 CARD = """---
 license: apache-2.0
@@ -167,13 +163,6 @@ class Collate:
         }
 
 
-def frequency_response(n: int, gain_db: float, device: torch.device) -> Tensor:
-    """Random responses (n, 1, N_MELS) to add to normalised log-mel features, a line between gains of N(0, gain_db)."""
-    natural_log = gain_db * math.log(10) / 10  # of power
-    gains = torch.randn(n, 1, RESPONSE_POINTS, device=device) * (natural_log / (2 * FBANK_STD))
-    return F.interpolate(gains, N_MELS, mode="linear", align_corners=True)
-
-
 class _Training(nn.Module):
     """What the loop trains: several losses over one pass through the encoder."""
 
@@ -190,7 +179,8 @@ class _Training(nn.Module):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         fbank, mask = self.listener.fbank(batch["waveform"])
         if self.training and self.recipe.response_db:
-            fbank = fbank + frequency_response(len(fbank), self.recipe.response_db, fbank.device)
+            response = spec_augment.frequency_response(len(fbank), fbank.shape[2], self.recipe.response_db)
+            fbank = fbank + response.to(fbank)
         spoiled = fbank
         if self.training and self.recipe.spec_augment is not None:
             spoiled = spec_augment.apply(fbank, spec_augment.draw(self.recipe.spec_augment, *fbank.shape))

@@ -5,9 +5,8 @@ is said, and in the order of the sounds. It is shorthand, for a language model t
 """
 
 from aural.sound_phrases import SILENT, SOUNDS
-from aural.soundscapes.questions import LONGER, thing
-from aural.soundscapes.scene import Part, Scene
-from aural.soundscapes.wording import NUMBERS
+from aural.soundscapes.questions import attributes, thing
+from aural.soundscapes.scene import Scene
 
 
 def facts(scene: Scene) -> str:
@@ -21,20 +20,5 @@ def facts(scene: Scene) -> str:
     for place, part in enumerate(scene.parts):
         before = scene.parts[place - 1]
         joined = "" if place == 0 else " then " if (before.label, part.label) in scene.order else " with "
-        said += joined + " ".join((thing(part.label), *_about(scene, part)))
+        said += joined + " ".join((thing(part.label), *attributes(scene, part)))
     return said or SILENT[0]
-
-
-def _about(scene: Scene, part: Part) -> list[str]:
-    others = [other for other in scene.foreground if other is not part]
-    longest = others and all(part.seconds >= LONGER * other.seconds for other in others)
-    loud = {True: "loud", False: "soft", None: None}[scene.louder(part)]
-    words = (
-        None if part.count is None else NUMBERS[part.count],
-        part.tempo,
-        "far away" if part.distant else None,
-        loud,
-        "long" if longest and not part.background else None,
-        "behind" if part.background else None,
-    )
-    return [word for word in words if word]

@@ -16,7 +16,17 @@ from aural.soundscapes.scene import CONTRAST_DB, Part, Scene
 from aural.soundscapes.wording import NUMBERS
 
 QuestionKind = Literal[
-    "what", "presence", "count", "order", "loudness", "duration", "tempo", "comparison", "distance", "premise"
+    "what",
+    "presence",
+    "count",
+    "order",
+    "loudness",
+    "duration",
+    "tempo",
+    "comparison",
+    "distance",
+    "manner",
+    "premise",
 ]
 KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
 
@@ -50,6 +60,7 @@ class Wording:
     tempo: tuple[str, ...]
     distance: tuple[str, ...]
     more: tuple[str, ...]
+    manner: tuple[str, ...]
     premise: tuple[str, ...]
 
 
@@ -175,6 +186,14 @@ SEEN = Wording(
         "are there fewer {others} than {many}",
         "is there a larger number of {many} than of {others}",
     ),
+    manner=(
+        "how does {a} sound",
+        "what is {a} like",
+        "what can be said of {a}",
+        "tell me about {a}",
+        "what is known of {a}",
+        "describe {a}",
+    ),
     premise=(
         "is {a} loud or soft",
         "does {a} come first or last",
@@ -182,7 +201,6 @@ SEEN = Wording(
         "where is {a}",
         "how loud is {a}",
         "is {a} at the start or at the end",
-        "how does {a} sound",
         "when is {a} heard",
         "is {a} quiet",
         "at which second is {a}",
@@ -206,6 +224,7 @@ HELD_OUT = Wording(
     tempo=("at what speed do the {many} follow each other", "are the {many} quick or slow"),
     distance=("does {a} seem close or distant", "at what distance is {a}"),
     more=("do {many} outnumber {others}", "is the number of {many} higher than that of {others}"),
+    manner=("what kind of sound is {a}", "give details of {a}"),
     premise=("at what volume is {a} heard", "when does {a} begin", "what place does {a} come from"),
 )
 """Paraphrases that no training asks: what is understood beyond the words it was learned from."""
@@ -237,10 +256,17 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
     else:
         yield Question("presence", pick(wording.presence).format(a=thing(missing)), "no")
     words = SOUNDS[missing].one_and_many
-    premise = (
-        pick(wording.count).format(many=words[1]) if words and yes() else pick(wording.premise).format(a=thing(missing))
-    )
+    if words and yes():
+        premise = pick(wording.count).format(many=words[1])
+    else:
+        premise = pick((*wording.premise, *wording.manner)).format(a=thing(missing))
     yield Question("premise", premise, NOT_THERE.format(thing=_bare(missing)))
+
+    known = [(part, " ".join(attributes(scene, part))) for part in parts]
+    known = [(part, said) for part, said in known if said]
+    if known:
+        part, said = known[int(generator.integers(len(known)))]
+        yield Question("manner", pick(wording.manner).format(a=thing(part.label)), said)
 
     counted = [part for part in front if part.count is not None]
     if counted:
@@ -305,6 +331,21 @@ def _compared(
     shorter, longer = sorted((a, b), key=lambda part: part.end - part.start)
     if len(a.times) == len(b.times) == 1 and longer.seconds >= LONGER * shorter.seconds:
         yield Question("duration", pick(wording.longest), thing(longer.label))
+
+
+def attributes(scene: Scene, part: Part) -> tuple[str, ...]:
+    """What there is to say of one sound, in words that are always the same: ``("three", "fast", "loud")``."""
+    others = [other for other in scene.foreground if other is not part]
+    longest = others and all(part.seconds >= LONGER * other.seconds for other in others)
+    words = (
+        None if part.count is None else NUMBERS[part.count],
+        part.tempo,
+        "far away" if part.distant else None,
+        {True: "loud", False: "soft", None: None}[scene.louder(part)],
+        "long" if longest and not part.background else None,
+        "behind" if part.background else None,
+    )
+    return tuple(word for word in words if word)
 
 
 def thing(label: str) -> str:
