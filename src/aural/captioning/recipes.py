@@ -63,7 +63,6 @@ def default() -> Recipe:
         ),
         decoder=BartDecoderConfig(d_model=width, layers=3, heads=4, ffn_dim=512, max_positions=48),
         max_cross_positions=34,
-        decoder_weight=0.7,  # likelihood knows of order and number, similarity hardly does
         min_length=2,  # whole words are tokens here: "rain falls" is complete
         min_seconds=4.0,
         embedding_ffn_dim=768,
