@@ -1,8 +1,9 @@
 """How well a listener knows recordings it has never heard: by its labels, and by the words for them.
 
-Every clip with one label is judged in three ways, always among the labels that occur in what is judged:
+Every clip with one label is judged in four ways, all but one among the labels that occur in what is judged:
 
 - ``labels``: the most likely label of the classifier head;
+- ``all_labels``: the same among all labels that the listener knows, from which a caption chooses;
 - ``words``: the label whose phrases (:mod:`aural.sound_phrases`) lie closest in the space of the sentence encoder;
 - ``unseen_words``: the same, where each label is put by words that no caption of the training holds, such as a puppy.
 
@@ -66,17 +67,17 @@ def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto") -> 
     return score(rows) | {"of_split": by_split, "protocol": _protocol(str(models), manifest, "each held out in turn")}
 
 
-WAYS = ("labels", "words", "unseen_words")
+WAYS = ("labels", "all_labels", "words", "unseen_words")
 
 
 def judge(model: ListeningModel, clips: Sequence[Clip]) -> list[dict[str, Any]]:
     """A row for each clip: its label and recording, and for each way of judging whether it was right."""
-    labels = sorted({clip.labels[0] for clip in clips})
+    labels, all_labels = sorted({clip.labels[0] for clip in clips}), model.listener.config.labels
     ways: dict[str, Callable[[Tensor, Tensor], str]] = {}
-    known = [label for label in labels if label in model.listener.config.labels]
-    if len(known) == len(labels):
-        columns = [model.listener.config.labels.index(label) for label in labels]
+    if set(labels) <= set(all_labels):
+        columns = [all_labels.index(label) for label in labels]
         ways["labels"] = lambda logits, _: labels[int(logits[columns].argmax())]
+        ways["all_labels"] = lambda logits, _: all_labels[int(logits.argmax())]
     known_words: dict[str, tuple[str, ...]] = {label: SOUNDS[label].participle for label in labels if label in SOUNDS}
     unseen: dict[str, tuple[str, ...]] = {label: UNSEEN_WORDS[label] for label in labels if label in UNSEEN_WORDS}
     for way, words in (("words", known_words), ("unseen_words", unseen)):
@@ -125,7 +126,7 @@ def _judged(manifest: Path, split: str | None) -> list[Clip]:
 
 def _protocol(model: str, manifest: Path, split: str | None) -> dict[str, Any]:
     return {
-        "measure": "share of clips whose one label is found, among the labels that occur in what is judged",
+        "measure": "share of clips whose one label is found, among the labels that occur, or all",
         "unseen_words": {label: list(words) for label, words in UNSEEN_WORDS.items()},
         "interval": f"bootstrap over recordings, {RESAMPLES} resamples",
         "model": model,
