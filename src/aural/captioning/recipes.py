@@ -8,7 +8,7 @@ from aural.captioning.data import DataSettings
 from aural.captioning.model import CaptionerConfig, paper as paper_model
 from aural.networks.bart_decoder import BartDecoderConfig
 from aural.networks.conv_encoder import ConvEncoderConfig
-from aural.soundscapes.compose import SoundscapeSettings
+from aural.soundscapes.compose import Kind, SoundscapeSettings
 from aural.soundscapes.examples import ExampleSettings
 from aural.spec_augment import SpecAugmentConfig
 from aural.training import TrainConfig
@@ -40,6 +40,19 @@ class Recipe:
     """Over the listener in the box, if no other encoder is given (``--encoder``)."""
     vocab_size: int | None = None
     """Train a byte-level BPE tokenizer of at most this size on the captions; None: one is given (``--tokenizer``)."""
+
+
+COUNTED: tuple[tuple[Kind, float], ...] = (
+    ("single", 0.12),
+    ("counted", 0.42),
+    ("rhythm", 0.03),
+    ("sequence", 0.25),
+    ("overlap", 0.06),
+    ("background", 0.06),
+    ("noise", 0.03),
+    ("silence", 0.03),
+)
+"""Kinds of soundscapes among the recordings of the last stage."""
 
 
 def default() -> Recipe:
@@ -83,16 +96,18 @@ def default() -> Recipe:
         best="token_accuracy",
         best_is="max",
     )
-    second = replace(first, steps=500, learning_rate=5e-4, warmup_steps=50, save_every=300, validate_every=100)
+    second = replace(first, steps=800, learning_rate=5e-4, warmup_steps=50, save_every=400, validate_every=100)
     # The listener knows by heart what it learned from, and is surer of it than of anything it will ever hear. So its
     # recordings come changed by more than it is used to, until it knows them about as well as it knows strangers.
     soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=first.batch_size, speed_octaves=0.6)
-    few, many = (ExampleSettings(soundscapes, share, speed_octaves=0.6) for share in (0.25, 0.6))  # recordings
+    few = ExampleSettings(soundscapes, recordings=0.25, speed_octaves=0.6)
+    counted = replace(soundscapes, kinds=COUNTED)  # numbers are what it learns last
+    many = ExampleSettings(counted, recordings=0.5, speed_octaves=0.6)
     return Recipe(
         model,
         stages=(
             Stage("soundscapes", few, first, pool=10_000, pool_captions=3, pool_response_db=6.0),
-            Stage("recordings", many, second, pool=5_000, pool_captions=3, pool_response_db=6.0),
+            Stage("recordings", many, second, pool=8_000, pool_captions=3, pool_response_db=6.0),
         ),
         bundled_encoder=True,
         vocab_size=800,
