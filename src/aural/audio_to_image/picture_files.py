@@ -72,13 +72,15 @@ def as_image(picture: Tensor, side: int | None = None) -> Image.Image:
         picture: values beyond -1..1 are cut.
         side: pixels of the shorter side; smaller pictures are enlarged to it.
     """
-    levels = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    image = Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
-    shorter = min(image.size)
-    if side is None or shorter >= side:
-        return image
-    size = (round(image.width * side / shorter), round(image.height * side / shorter))
-    return image.resize(size, Image.Resampling.LANCZOS)
+    levels = (picture.clamp(-1, 1).float() + 1) * 127.5
+    height, width = levels.shape[1:]
+    shorter = min(width, height)
+    if side is not None and shorter < side:
+        # rounded once, at the end: a level more or less in a small picture would become several in a large one
+        size = (round(width * side / shorter), round(height * side / shorter))
+        planes = [Image.fromarray(plane.cpu().numpy()).resize(size, Image.Resampling.LANCZOS) for plane in levels]
+        levels = torch.from_numpy(np.stack([np.asarray(plane) for plane in planes])).clamp(0, 255)
+    return Image.fromarray(levels.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
 def strip(images: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
