@@ -9,7 +9,7 @@ GPT-2 has the form and the reader of tokens of the published one, so that everyt
 a target ends with " <|endoftext|>", whose first token, the lone space, is where an answer stops.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def train_language_model(
     model: AudioLanguageModel,
     texts: Sequence[Told],
     reader: Tokenizers,
-    read: Any,
+    read: Callable[[Sequence[str]], Tensor],
     *,
     training: TrainConfig,
     out: Path,
@@ -118,7 +118,7 @@ def train_language_model(
             counts alike, so that of a kind with long answers it learns the more seldom: a yes or a no is one token,
             and the hardest to know.
         reader: of the model; facts that are longer than half a prefix are cut.
-        read: prompts -> what the model takes for them.
+        read: prompts -> states (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`.
         training: how.
         out: folder of the training.
         resume: go on where an earlier run stopped.

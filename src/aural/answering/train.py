@@ -62,7 +62,7 @@ applies to what is said of them here: carry their attribution along with the wei
 
 CONSTANTS = 0.02
 """Spread of a mapper's constants before training over a young language model, whose token rows have the same. From the
-released spread of 1 they drown all that its layers add to them, and yes is not told from no for thousands of steps."""
+released spread of 1 they would be far larger than all that its layers add to them."""
 
 LABELLED = 1000
 """Clips by which probabilities of labels are calibrated, at most."""

@@ -1,7 +1,6 @@
 """Scenes that nobody renders: drawn at random, for learning what words say of them.
 
-Their truth has the form of a soundscape's, so that captions, facts and questions are made of them in the same way; a
-hundred thousand cost seconds, where sound would cost an hour.
+Their truth has the form of a soundscape's, so that captions, facts and questions are made of them in the same way.
 """
 
 from collections.abc import Collection
@@ -13,10 +12,13 @@ from aural.soundscapes.compose import CONTINUOUS, SHORTEST_GAP
 from aural.soundscapes.scene import Part, Scene
 
 KINDS = {"alone": 0.3, "in turn": 0.37, "at once": 0.12, "behind": 0.18, "silence": 0.03}
+"""Kinds of scenes, and the share of each; "behind" has something in the background besides."""
 COUNTED = 0.6
 """Share of sounds with a number, of those that can be counted."""
 MOST_EVENTS = 4
+"""Highest number of occurrences of a counted sound."""
 DISTANT = 0.15
+"""Share of sounds that are far away."""
 CONTRAST = 0.4
 """Share of scenes of several sounds where one is clearly louder; the others lie within 4 dB."""
 PACED = 0.3
