@@ -285,6 +285,8 @@ def test_several_processes_learn_the_same(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for name in ("ddp", "fsdp", "half"):
         assert_close_training(tmp_path / "one", tmp_path / name)
+    # A thread of the process group that outlives the interpreter aborts the process, now and then.
+    assert [(tmp_path / f"threads{rank}").read_text() for rank in range(2)] == ["1", "1"]
 
 
 def environment() -> dict[str, str]:

@@ -4,6 +4,7 @@
 one before, and always goes on with what is there; ``torchrun training_worker.py OUT`` trains twice, by DDP and by FSDP.
 """
 
+import atexit
 import dataclasses
 import os
 import signal
@@ -166,6 +167,8 @@ def killed(out: Path) -> None:
 def together(out: Path) -> None:
     """Both ways of sharing the work, one after the other in the same processes; the second goes on with a training."""
     toy = ToyConfig(dropout=0.0)
+    left = out / f"threads{os.environ['RANK']}"
+    atexit.register(lambda: left.write_text(str(sum(1 for _ in Path("/proc/self/task").iterdir()))))  # called last
     run(out / "ddp", toy, micro_batch_size=3, parallel="ddp")
     module = Toy(toy)
     run(out / "fsdp", module=module, micro_batch_size=3, parallel="fsdp", blocks=lambda module: list(module.layers))

@@ -6,6 +6,7 @@ the program runs alone.
 """
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -67,14 +68,24 @@ def joined(device: str | torch.device | None = None) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():  # once: a second meeting would find the addresses left by the first
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     try:
         yield Processes(rank, size, device)
     except Exception as error:
         if size > 1:
             error.add_note(f"in process {rank} of {size}")
-            atexit.unregister(dist.destroy_process_group)  # the siblings wait in vain, until torchrun ends them
+            atexit.unregister(_leave)  # the siblings wait in vain, until torchrun ends them
         raise
+
+
+def _leave() -> None:
+    """Part from the sibling processes, and see the group's threads end while there is an interpreter.
+
+    What was wrapped for several processes refers to the group, and to itself. Left to the interpreter's own end, the
+    group's threads would outlive it, and one that lets go of a tensor then aborts the process.
+    """
+    dist.destroy_process_group()
+    gc.collect()
 
 
 _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
@@ -102,6 +113,7 @@ def spread(
     if parallel == "ddp":
         return DistributedDataParallel(module)
     mesh = init_device_mesh(processes.device.type, (processes.size,))
+    atexit.register(mesh._pg_registry.clear)  # before _leave; PyTorch remembers meshes, and with them their groups
     for block in blocks(module) if blocks else ():
         fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
