@@ -31,6 +31,8 @@ PAD = "<|pad|>"
 """Token 0, which no text holds; GPT-2 has "!" there."""
 MEASURED = 500
 """Answers of a kind whose length is looked at."""
+WHITENED = 2000
+"""Prompts, at most, by whose states the reading of prompts starts."""
 
 PARTS = ("gpt2.", "prompt_rows.", "prompt_mapper.")
 """What of an audio language model is learned from words."""
@@ -162,6 +164,8 @@ def train_language_model(
         return {"cross_entropy": int((batch["targets"] != pad).sum())}
 
     torch.manual_seed(training.seed)
+    prompts = sorted({told.prompt for told in texts})
+    model.prompt_rows.whiten(read(prompts[:: -(-len(prompts) // WHITENED)]).flatten(0, 1))
     train(
         _OverFacts(model),
         example=example,
