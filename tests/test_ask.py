@@ -466,7 +466,7 @@ def test_a_language_model_serves_again(run: Run, trained: Path, manifest: Path, 
     assert not (tmp_path / "out" / "language").exists()
     assert (tmp_path / "out" / "tokenizer.json").read_text() == (trained / "tokenizer.json").read_text()
     ours, theirs = (load_weights(folder) for folder in (tmp_path / "out", spoken))
-    assert {name.split(".")[0] for name in theirs} == {"gpt2", "prompt_rows", "prompt_mapper"}
+    assert {name.split(".")[0] for name in theirs} == {"gpt2", "prompt_rows"}
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items() if name.startswith("gpt2."))
     with pytest.raises(CheckpointError, match="its sizes are not those of the recipe"):
         trained_before(spoken, replace(AnsweringConfig(), sentences=SentencesConfig(), text_encoder=None))

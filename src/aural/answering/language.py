@@ -1,9 +1,9 @@
 """The language side of the embedded default: it learns to answer from facts in words, and its GPT-2 is then frozen.
 
-It is the model itself, with words in place of sound: the prefix is the facts of a scene as tokens
-(:mod:`aural.soundscapes.facts`), then the prompt by way of the sentence encoder and the prompt mapper. So GPT-2 and
-prompt mapper come to know together how an answer follows from facts and prompt, over many more scenes than anybody
-could render, and what is left for the audio mapper is to say in GPT-2's terms what is heard.
+It is the model itself, with words in place of sound: the prefix is the facts of a scene, read as a prompt is
+(:mod:`aural.soundscapes.facts`), and then the prompt. So it comes to know how an answer follows from facts and prompt,
+over many more scenes than anybody could render. What is left for the audio mapper is to say in GPT-2's terms what is
+heard.
 
 GPT-2 has the form and the reader of tokens of the published one, so that everything that works over that works over it:
 a target ends with " <|endoftext|>", whose first token, the lone space, is where an answer stops.
@@ -31,10 +31,12 @@ PAD = "<|pad|>"
 """Token 0, which no text holds; GPT-2 has "!" there."""
 MEASURED = 500
 """Answers of a kind whose length is looked at."""
+MATCHING = 2
+"""Layers of GPT-2 that start by attending to what is alike."""
 WHITENED = 2000
-"""Prompts, at most, by whose states the reading of prompts starts."""
+"""Prompts and facts, at most, by which the reading of them starts."""
 
-PARTS = ("gpt2.", "prompt_rows.", "prompt_mapper.")
+PARTS = ("gpt2.", "prompt_rows.")
 """What of an audio language model is learned from words."""
 
 CARD = """# A small language model
@@ -52,23 +54,12 @@ class LanguageConfig:
     sentences: SentencesConfig
     prompt_length: int
     prefix_length: int
-    mapper_layers: int
-    mapper_heads: int
-    mapper_mlp_ratio: float
 
 
 def language_side(config: AnsweringConfig) -> LanguageConfig:
     """What of a config the language side is made by; it must be of those over a sentence encoder."""
     assert config.sentences is not None
-    return LanguageConfig(
-        config.gpt2,
-        config.sentences,
-        config.prompt_length,
-        config.prefix_length,
-        config.mapper_layers,
-        config.mapper_heads,
-        config.mapper_mlp_ratio,
-    )
+    return LanguageConfig(config.gpt2, config.sentences, config.prompt_length, config.prefix_length)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -96,8 +87,21 @@ class _OverFacts(nn.Module):
             parameter.requires_grad_(name.startswith(PARTS))
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        known = self.model.gpt2.transformer.wte(batch["facts"])
-        return self.model.losses(torch.cat((known, self.model.prompt_prefix(batch["prompts"])), 1), batch["targets"])
+        known, asked = self.model.prompt_prefix(batch["facts"]), self.model.prompt_prefix(batch["prompts"])
+        return self.model.losses(torch.cat((known, asked), 1), batch["targets"])
+
+
+@torch.no_grad()
+def _start_matching(model: AudioLanguageModel) -> None:
+    """Let like attend to like in the first layers of GPT-2, whose queries start as its keys do.
+
+    Whether what is asked for is among what is known is a comparison, and yes or no is little to learn one by.
+    """
+    width = model.config.gpt2.width
+    for layer in model.gpt2.transformer.h[:MATCHING]:
+        weight = layer.attn.c_attn.weight  # (E, 3 E): queries, keys, values
+        nn.init.normal_(weight[:, width : 2 * width], std=width**-0.5)
+        weight[:, :width] = weight[:, width : 2 * width]
 
 
 def train_language_model(
@@ -119,8 +123,9 @@ def train_language_model(
         texts: what it learns from; of a kind that there is a hundredth of, a tenth as often as of another. Every token
             counts alike, so that of a kind with long answers it learns the more seldom: a yes or a no is one token,
             and the hardest to know.
-        reader: of the model; facts that are longer than half a prefix are cut.
-        read: prompts -> states (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`.
+        reader: of the model.
+        read: prompts -> rows (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`. Facts are read likewise,
+            and cut to the length of the audio's part of the prefix.
         training: how.
         out: folder of the training.
         resume: go on where an earlier run stopped.
@@ -128,15 +133,11 @@ def train_language_model(
         progress: show a progress bar on a terminal.
     """
     config = model.config
-    pad, length = config.pad_token_id, config.prefix_length
-
-    def facts(known: str) -> list[int]:
-        some = reader.ids(known)[:length]
-        return some + [pad] * (length - len(some))
+    pad = config.pad_token_id
 
     def collate(some: list[Told]) -> dict[str, Tensor]:
         return {
-            "facts": torch.tensor([facts(told.facts) for told in some]),
+            "facts": read([told.facts for told in some])[:, : config.prefix_length],
             "prompts": read([told.prompt for told in some]),
             "targets": reader.targets([told.answer for told in some]),
         }
@@ -164,8 +165,9 @@ def train_language_model(
         return {"cross_entropy": int((batch["targets"] != pad).sum())}
 
     torch.manual_seed(training.seed)
-    prompts = sorted({told.prompt for told in texts})
-    model.prompt_rows.whiten(read(prompts[:: -(-len(prompts) // WHITENED)]).flatten(0, 1))
+    some = sorted({text for told in texts for text in (told.prompt, told.facts)})
+    model.prompt_rows.whiten(read(some[:: -(-len(some) // WHITENED)]).flatten(0, 1))
+    _start_matching(model)
     train(
         _OverFacts(model),
         example=example,

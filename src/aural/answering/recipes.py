@@ -60,9 +60,9 @@ def default() -> Recipe:
         seconds=10.0,
         min_seconds=4.0,
         text_encoder=None,
-        sentences=SentencesConfig(width=384),
+        sentences=SentencesConfig(),
         gpt2=Gpt2Config(vocab_size=800, width=width, layers=4, heads=4, max_positions=96),
-        prefix_length=20,
+        prefix_length=24,
         mapper_layers=3,
         mapper_heads=4,
         prompt_length=24,
@@ -80,7 +80,7 @@ def default() -> Recipe:
         ema_decay=0.995,
         save_every=500,
     )
-    text = replace(train, steps=8000, batch_size=64, learning_rate=2e-3, warmup_steps=200, ema_decay=None)
+    text = replace(train, steps=4000, batch_size=64, learning_rate=2e-3, warmup_steps=200, ema_decay=None)
     # Changed by more than the listener is used to, as in captioning: what it knows by heart is no measure.
     soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size, speed_octaves=0.6)
     return Recipe(
@@ -104,7 +104,7 @@ def tiny() -> Recipe:
         seconds=4.0,
         min_seconds=2.0,
         text_encoder=None,
-        sentences=SentencesConfig(width=384),
+        sentences=SentencesConfig(),
         gpt2=Gpt2Config(vocab_size=300, width=16, layers=1, heads=2, max_positions=48),
         prefix_length=3,
         mapper_layers=1,

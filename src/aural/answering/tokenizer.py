@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
@@ -28,17 +29,18 @@ class Tokenizers:
     config: AnsweringConfig
     gpt2: Tokenizer
     text: Tokenizer | None = None  # CLIP's, if the model has a text tower
-    sentences: SentenceEncoder | None = None  # if prompts are its token states
+    sentences: SentenceEncoder | None = None  # if prompts are rows of its tokens
 
     def prompts(self, texts: Sequence[str]) -> Tensor:
-        """Prompts to ids (B, L), each cut or padded to ``config.prompt_length``, or to states (B, L, W) of that length.
+        """Prompts to ids (B, L), each cut or padded to ``config.prompt_length``, or to rows (B, L, W) of that length.
 
         CLIP's keep their end token when they are cut, and are padded with it. GPT-2's are followed by " <|endoftext|>",
-        which they may lose, and are padded with ``config.pad_token_id``. States are followed by zeros.
+        which they may lose, and are padded with ``config.pad_token_id``. Rows are followed by zeros.
         """
         length = self.config.prompt_length
         if self.sentences is not None:
-            return self.sentences.token_states(texts, length)
+            words, states = self.sentences.token_words(texts, length), self.sentences.token_states(texts, length)
+            return torch.cat([F.layer_norm(half, half.shape[2:]) for half in (words, states)], dim=2)
         if self.text is None:
             return self._padded([self.gpt2.encode(text + STOP).ids[:length] for text in texts], length)
         assert self.config.text_encoder is not None

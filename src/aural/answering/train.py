@@ -64,6 +64,8 @@ CONSTANTS = 0.02
 """Spread of a mapper's constants before training over a young language model, whose token rows have the same. From the
 released spread of 1 they would be far larger than all that its layers add to them."""
 
+WHITENED = 1000
+"""Scenes, at most, by which the reading of sounds starts (:meth:`aural.answering.model.RowProjection.whiten`)."""
 LABELLED = 1000
 """Clips by which probabilities of labels are calibrated, at most."""
 
@@ -237,8 +239,7 @@ def _over_soundscapes(
         )
         torch.manual_seed(seed)
         model = AudioLanguageModel(config)
-        for mapper in (model.audio_mapper, model.prompt_mapper):
-            mapper.prefix_const.detach().mul_(CONSTANTS)
+        model.audio_mapper.prefix_const.detach().mul_(CONSTANTS)
         return model, Tokenizers(config, words, sentences=sentences)
 
     if shared.language is None:
@@ -263,14 +264,9 @@ def _over_soundscapes(
     words, spoken = shared.language
     model, reader = made(words)
     load_into(model.audio_encoder, listener.encoder.state_dict())
-    for name, part in (
-        ("gpt2", model.gpt2),
-        ("prompt_rows", model.prompt_rows),
-        ("prompt_mapper", model.prompt_mapper),
-    ):
-        load_into(
-            part, {key.removeprefix(f"{name}."): value for key, value in spoken.items() if key.startswith(f"{name}.")}
-        )
+    for name, part in (("gpt2.", model.gpt2), ("prompt_rows.", model.prompt_rows)):
+        load_into(part, {key.removeprefix(name): value for key, value in spoken.items() if key.startswith(name)})
+    model.audio_rows.whiten(torch.cat(shared.pool.rows[:: ceil(len(shared.pool.rows) / WHITENED)]).float())
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
     asked = {task.name: share for task, share in shares.items()}
     example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)

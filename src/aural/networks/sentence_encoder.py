@@ -15,7 +15,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -220,14 +220,23 @@ class SentenceEncoder(nn.Module):
             vectors[indices] = self(input_ids)
         return vectors
 
-    @torch.no_grad()
     def token_states(self, texts: Sequence[str], length: int) -> Tensor:
         """Texts -> the states of their tokens, (len(texts), length, D): cut, or followed by zeros, to ``length``."""
-        states = []
+        return self._each_token(texts, length, self.transformer)
+
+    def token_words(self, texts: Sequence[str], length: int) -> Tensor:
+        """Likewise the vectors of their tokens in the transformer's table of words, none of which knows the others."""
+        transformer: Any = self.transformer
+        return self._each_token(texts, length, transformer.get_input_embeddings())
+
+    @torch.no_grad()
+    def _each_token(self, texts: Sequence[str], length: int, read: Callable[[Tensor], Tensor]) -> Tensor:
+        found: list[Tensor] = [torch.empty(0)] * len(texts)
         for indices, input_ids in self._batches(texts):
-            hidden = self.transformer(input_ids)[:, :length]
-            states += list(zip(indices, F.pad(hidden, (0, 0, 0, length - hidden.shape[1])), strict=True))
-        return torch.stack([state for _, state in sorted(states, key=lambda one: one[0])])
+            rows = read(input_ids)[:, :length]
+            for index, row in zip(indices, F.pad(rows, (0, 0, 0, length - rows.shape[1])), strict=True):
+                found[index] = row
+        return torch.stack(found)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
         """Places in ``texts``, and the token ids of these texts, all of one length, on the device of the weights."""
