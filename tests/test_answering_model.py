@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aural.answering.mapping import MappingNetwork
-from aural.answering.model import AnsweringConfig, AudioLanguageModel, Gpt2Config, RowProjection
+from aural.answering.model import AnsweringConfig, AudioLanguageModel, Gpt2Config
 from aural.answering.waveform import resampled, windows
 from aural.audio import read_mono
 from aural.networks.htsat import official_constants
@@ -172,19 +172,3 @@ def test_the_released_resampler_keeps_a_tone(own_rate: int, sample_rate: int) ->
     found = resampled(tone(own_rate), own_rate, sample_rate)
     assert found.shape == (1, sample_rate // 2)
     torch.testing.assert_close(found[:, 200:-200], tone(sample_rate)[:, 200:-200], atol=5e-3, rtol=0.0)
-
-
-def test_rows_start_white() -> None:
-    torch.manual_seed(0)
-    mixed = torch.randn(6, 6) @ torch.diag(torch.tensor([9.0, 5.0, 3.0, 2.0, 1.5, 1.2]))
-    rows = 20.0 + torch.randn(4000, 6) @ mixed
-    projection = RowProjection(6, 4, 2)
-    projection.whiten(torch.cat((rows, torch.zeros(1000, 6))))  # padding changes nothing
-    white = projection.linear(rows)
-    assert white.mean(0).abs().max() < 1e-3
-    spread = torch.linalg.svdvals(white - white.mean(0)) / len(white) ** 0.5
-    assert spread.max() < 1.0 < 3 * spread.min()  # of four components, the widest and the narrowest
-
-    wide = RowProjection(6, 8, 2)  # more columns than there are components
-    wide.whiten(rows)
-    assert torch.linalg.matrix_rank(wide.linear.weight) == 6

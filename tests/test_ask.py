@@ -160,7 +160,8 @@ def test_a_long_recording_has_the_answer_that_fits_its_windows_best(model: Answe
 def test_text_to_go_on_from_is_part_of_what_is_read(model: AnsweringModel) -> None:
     answered = answer(SOUNDS[0], QUESTION, model=model, add_text="yes, a")
     prefix = model.prefix(model.hear([*model.windows(SOUNDS[0])]), model.read([ASKED]), "yes, a")
-    assert prefix.shape[1] == 2 * model.model.config.prefix_length + len(model.tokenizers.ids("yes, a"))
+    config = model.model.config
+    assert prefix.shape[1] == config.prefix_length + config.prompt_length + len(model.tokenizers.ids("yes, a"))
     best = beam(model.model, prefix, max_tokens=30)[0][0]
     assert answered == Answer(model.tokenizers.text_of(best.token_ids), pytest.approx(best.score, abs=1e-5))
 

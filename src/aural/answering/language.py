@@ -25,6 +25,7 @@ from aural.answering.tokenizer import END, STOP, TOKENIZER, Tokenizers, find_gpt
 from aural.checkpoint import load_config, load_weights, save_model
 from aural.errors import CheckpointError
 from aural.training import TrainConfig, train
+from aural.whitening import start_white
 
 SYSTEM = "language"
 PAD = "<|pad|>"
@@ -166,7 +167,7 @@ def train_language_model(
 
     torch.manual_seed(training.seed)
     some = sorted({text for told in texts for text in (told.prompt, told.facts)})
-    model.prompt_rows.whiten(read(some[:: -(-len(some) // WHITENED)]).flatten(0, 1))
+    start_white(model.prompt_rows.linear, read(some[:: -(-len(some) // WHITENED)]).flatten(0, 1))
     _start_matching(model)
     train(
         _OverFacts(model),

@@ -373,10 +373,6 @@ def make_gpt2(config: Gpt2Config) -> Any:
     )
 
 
-LEAST_SPREAD = 0.1
-"""Of a component as a part of the widest, below which it is not widened to the same: noise."""
-
-
 class RowProjection(nn.Module):
     """Rows of another width to the language model's, each with a vector of its place: mappers see no positions."""
 
@@ -388,22 +384,6 @@ class RowProjection(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """(B, rows, any) -> (B, rows, E), also of fewer rows than there are places."""
         return self.linear(rows) + self.positions[: rows.shape[1]]
-
-    @torch.no_grad()
-    def whiten(self, rows: Tensor) -> None:
-        """Start from the principal components of rows (N, in_width), all of about one spread; zeros are padding.
-
-        States of an encoder are long and much alike; which of two names stands in a prompt is a small part of them. A
-        mapper, which at first takes the mean of what it is given, would find it late.
-        """
-        rows = rows[rows.ne(0).any(1)].to(self.linear.weight)
-        _, spread, components = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-        spread = spread / len(rows) ** 0.5
-        n = min(len(components), len(self.linear.weight))
-        white = components[:n] / (spread[:n, None] + LEAST_SPREAD * spread[0])
-        turned = nn.init.orthogonal_(self.linear.weight.new_empty(len(self.linear.weight), n))  # all in every head
-        self.linear.weight.copy_(turned @ white)
-        self.linear.bias.copy_(-self.linear.weight @ rows.mean(0))
 
 
 def _clip_text(config: ClipTextConfig) -> Any:

@@ -38,6 +38,7 @@ from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.processes import once
 from aural.soundscapes.examples import Examples
 from aural.training import TrainConfig, adjusted, train as run_training
+from aural.whitening import start_white
 
 CARD = """---
 license: apache-2.0
@@ -65,7 +66,7 @@ CONSTANTS = 0.02
 released spread of 1 they would be far larger than all that its layers add to them."""
 
 WHITENED = 1000
-"""Scenes, at most, by which the reading of sounds starts (:meth:`aural.answering.model.RowProjection.whiten`)."""
+"""Scenes, at most, by which the reading of sounds starts (:mod:`aural.whitening`)."""
 LABELLED = 1000
 """Clips by which probabilities of labels are calibrated, at most."""
 
@@ -266,7 +267,7 @@ def _over_soundscapes(
     load_into(model.audio_encoder, listener.encoder.state_dict())
     for name, part in (("gpt2.", model.gpt2), ("prompt_rows.", model.prompt_rows)):
         load_into(part, {key.removeprefix(name): value for key, value in spoken.items() if key.startswith(name)})
-    model.audio_rows.whiten(torch.cat(shared.pool.rows[:: ceil(len(shared.pool.rows) / WHITENED)]).float())
+    start_white(model.audio_rows.linear, torch.cat(shared.pool.rows[:: ceil(len(shared.pool.rows) / WHITENED)]).float())
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
     asked = {task.name: share for task, share in shares.items()}
     example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)

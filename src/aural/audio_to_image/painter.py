@@ -27,7 +27,7 @@ from diffusers import (
 from torch import Tensor
 
 from aural.audio_to_image.losses import draw_latents
-from aural.audio_to_image.picture_model import SYSTEM, build_scheduler, load_picture_model
+from aural.audio_to_image.picture_model import SYSTEM, build_scheduler, foretell, load_picture_model
 from aural.audio_to_image.words import ClipWords, SentenceWords, Words, padded
 from aural.checkpoint import find_model, system_of
 from aural.errors import CheckpointError, UsageError
@@ -163,8 +163,7 @@ class Painter:
 
     def predict(self, noisy: Tensor, steps: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
         """What the U-Net foretells: (B, C, H, W), steps (B,), states (B, L, D) and mask (B, L) -> (B, C, H, W)."""
-        foretold: Tensor = self.unet(noisy, steps, encoder_hidden_states=states, encoder_attention_mask=mask).sample
-        return foretold
+        return foretell(self.unet, noisy, steps, states, mask)
 
 
 @dataclass(frozen=True)

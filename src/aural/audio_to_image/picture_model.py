@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
 
 from aural.checkpoint import load_config, load_into, load_weights
 
@@ -73,11 +74,33 @@ def build_unet(config: PictureModelConfig) -> UNet2DConditionModel:
         up_block_types=(*["CrossAttnUpBlock2D"] * n_coarser, "UpBlock2D"),
         layers_per_block=config.layers,
         cross_attention_dim=config.words_width,
+        encoder_hid_dim=config.words_width,  # a linear layer in front of all that read the words
+        class_embed_type="projection",  # of all words together, beside the step of the noise, to every block
+        projection_class_embeddings_input_dim=config.words_width,
         attention_head_dim=tuple(
             n // config.head_width for n in config.channels
         ),  # which is a number of heads, in fact
         norm_num_groups=config.groups,
     )
+
+
+def foretell(unet: Any, noisy: Tensor, steps: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+    """What a U-Net, ours or another, makes of noisy pictures (B, C, H, W) at steps (B,): (B, C, H, W).
+
+    Args:
+        unet: of the diffusers library.
+        noisy: pictures or latents.
+        steps: of the noise.
+        states: (B, L, D) of the words; ours also reads their mean.
+        mask: (B, L), True = real; None: all are.
+    """
+    together = None
+    if unet.config.class_embed_type == "projection":
+        together = states.mean(1) if mask is None else (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    foretold: Tensor = unet(
+        noisy, steps, class_labels=together, encoder_hidden_states=states, encoder_attention_mask=mask
+    ).sample
+    return foretold
 
 
 def build_scheduler() -> DDIMScheduler:

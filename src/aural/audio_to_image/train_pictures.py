@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aural.audio_to_image.losses import add_noise, diffusion_loss
 from aural.audio_to_image.painter import PixelCanvas
 from aural.audio_to_image.picture_files import read_picture
-from aural.audio_to_image.picture_model import SYSTEM, PictureModelConfig, build_scheduler, build_unet
+from aural.audio_to_image.picture_model import SYSTEM, PictureModelConfig, build_scheduler, build_unet, foretell
 from aural.audio_to_image.recipes import PICTURE_RECIPES, PictureRecipe
 from aural.audio_to_image.words import SentenceWords, padded
 from aural.checkpoint import save_model
@@ -20,6 +20,7 @@ from aural.errors import UsageError
 from aural.manifest import Clip, read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.training import adjusted, train as run_training
+from aural.whitening import start_white
 
 WORDINGS = ("{}", "a photo of {}", "a picture of {}")
 """How the words for a picture become a prompt."""
@@ -83,6 +84,9 @@ def train_pictures(
     collate = Collate(SentenceWords(load_sentence_encoder(settings.model.text_encoder)))
     torch.manual_seed(seed)
     module = PictureTraining(settings.model)
+    read = [collate.read(name) for name in sorted({name for clip in clips for name in clip.captions})]
+    start_white(module.unet.encoder_hid_proj, torch.cat(read))
+    start_white(module.unet.class_embedding.linear_1, torch.stack([states.mean(0) for states in read]))
     command = f"aural train pictures --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
     card = CARD.format(millions=millions, side=settings.model.side, command=command, n=len(clips))
@@ -152,11 +156,15 @@ class Collate:
         self.words = words
         self.known: dict[str, Tensor] = {}
 
+    @torch.no_grad()
+    def read(self, prompt: str) -> Tensor:
+        """The states of a prompt's tokens, (L, D)."""
+        return self.words.states([prompt])[0][0]
+
     def __call__(self, examples: Sequence[Shown]) -> dict[str, Any]:
         """``latents`` (B, C, H, W), ``states`` (B, L, D) and ``mask`` (B, L) of the prompts."""
-        with torch.no_grad():
-            for prompt in {example.prompt for example in examples} - self.known.keys():
-                self.known[prompt] = self.words.states([prompt])[0].half()
+        for prompt in {example.prompt for example in examples} - self.known.keys():
+            self.known[prompt] = self.read(prompt)[None].half()
         read = [self.known[example.prompt].float() for example in examples]
         real = [torch.ones(1, one.shape[1], dtype=torch.bool) for one in read]
         states, mask = padded(read, real)
@@ -176,7 +184,5 @@ class PictureTraining(nn.Module):
         latents = batch["latents"]
         steps = torch.randint(len(self.levels), (len(latents),), device=latents.device)
         noisy = add_noise(latents, torch.randn_like(latents), self.levels.to(latents.device)[steps])
-        foretold = self.unet(
-            noisy, steps, encoder_hidden_states=batch["states"], encoder_attention_mask=batch["mask"]
-        ).sample
+        foretold = foretell(self.unet, noisy, steps, batch["states"], batch["mask"])
         return {"diffusion": diffusion_loss(foretold, latents)}
