@@ -8,7 +8,7 @@ Or, in the variant without a text tower, prompt -> the language model's own toke
 the audio, then those of the prompt, are the *prefix* of GPT-2.
 
 Trained are the audio encoder, the projections, and the mappers; GPT-2 and the text tower are frozen (but not the text
-tower's last linear layer, as in the released code).
+tower's last linear layer, as in the released code). So is what brings the rows of a sentence encoder to GPT-2's width.
 
 The embedded default is the same at a small size. One vector of a small encoder holds too little of when and how often:
 the steps of the listener's convolutional encoder are averaged to R rows, and the audio mapper has the token form. A
@@ -171,7 +171,8 @@ class AudioLanguageModel(nn.Module):
         )
 
     def _frozen(self) -> list[nn.Module]:
-        frozen = [self.gpt2]
+        frozen: list[nn.Module] = [self.gpt2]
+        frozen += [] if self.config.sentences is None else [self.prompt_rows]
         frozen += [] if self.text_encoder is None else [self.text_encoder.text_model]
         return frozen + ([self.audio_encoder] if self.config.freeze_audio_encoder else [])
 

@@ -78,6 +78,11 @@ SEEN = Wording(
         "do you think there is {a}",
         "tell me if there is {a}",
         "does this sound like {a}",
+        "might there be {a} in here",
+        "would you call this {a}",
+        "have you heard {a}",
+        "is {a} present",
+        "does anything sound like {a}",
     ),
     count=(
         "how many {many} are there",
@@ -90,6 +95,8 @@ SEEN = Wording(
         "say how many {many} there are",
         "can you count the {many}",
         "i want to know the number of {many}",
+        "what count of {many} do you get",
+        "how many times are there {many}",
     ),
     what=(
         "what can be heard",
@@ -102,6 +109,12 @@ SEEN = Wording(
         "list the sounds",
         "which sounds can you make out",
         "what happens here",
+        "describe what can be heard",
+        "which noises are there",
+        "describe the scene",
+        "what are you hearing in the clip",
+        "what makes these noises",
+        "say what this is",
     ),
     first=(
         "which sound comes first",
@@ -112,6 +125,8 @@ SEEN = Wording(
         "which sound opens the clip",
         "what is heard at the beginning",
         "which one is first",
+        "what does the recording begin with",
+        "name the sound at the start",
     ),
     last=(
         "which sound comes last",
@@ -122,6 +137,8 @@ SEEN = Wording(
         "which sound closes the clip",
         "what is heard at the end",
         "which one is last",
+        "what does the recording close with",
+        "name the sound at the finish",
     ),
     before=(
         "does {a} come before {b}",
