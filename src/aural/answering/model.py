@@ -14,7 +14,7 @@ The embedded default is the same at a small size. One vector of a small encoder 
 the steps of the listener's convolutional encoder are averaged to R rows, and the audio mapper has the token form. A
 prompt is what the frozen sentence encoder knows of its tokens, which outlives other words for the same question. These
 rows, brought to GPT-2's width, are the prompt's part of the prefix as they are: whether what is asked for is there is a
-comparison of tokens, and behind a mapper a small GPT-2 had not learned it after 3500 steps.
+comparison of tokens, which behind a mapper a small GPT-2 did not learn in twice the steps that it takes without.
 
 Shapes: B items, N samples, A width of the audio encoder, R rows of the audio, D joint width, L tokens of a prompt,
 W width of the sentence encoder, P rows of a mapper, Q rows of a whole prefix, T tokens of a target, E width of the

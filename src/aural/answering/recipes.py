@@ -50,7 +50,7 @@ TASKS = {
 
 
 def default() -> Recipe:
-    """The embedded default: mappers between the listener in the box and a small language model, both frozen."""
+    """The embedded default: a mapper between the listener in the box and a small language model, both frozen."""
     width = 192
     model = AnsweringConfig(
         htsat=None,

@@ -202,7 +202,7 @@ def _over_soundscapes(
     how: _How,
     shared: Shared,
 ) -> None:
-    """A language model of its own first, then mappers between it and a trained listener; both are frozen."""
+    """A language model of its own first, then a mapper between it and a trained listener; both are frozen."""
     heard = load_config(encoder, ListenerConfig, LISTENING)
     listener = Listener(heard)
     load_into(listener, load_weights(encoder))
