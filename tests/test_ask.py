@@ -119,7 +119,7 @@ def test_answers_do_not_depend_on_the_batch(model: AnsweringModel, method: str) 
     options = {"model": model, "method": method, "seed": 3, "max_tokens": 12}
     sounds = [*SOUNDS, LONG]
     alone = [answer(sound, QUESTION, **options) for sound in sounds]
-    assert len({one.text for one in alone}) > 1  # or it would show nothing
+    assert len({one.text for one in alone}) > 2  # or it would show nothing
     for batch_size in (1, 4, 8):
         together = answer(sounds, QUESTION, batch_size=batch_size, **options)
         assert [one.text for one in together] == [one.text for one in alone]

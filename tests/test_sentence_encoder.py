@@ -314,3 +314,15 @@ def test_an_instruction_must_leave_room(tmp_path: Path) -> None:
     write_folder(tmp_path, small_t5(), max_tokens=4)
     with pytest.raises(UsageError, match="instruction fills all of the 4 tokens"):
         load_sentence_encoder(tmp_path, instruction="represent the audio caption: ")
+
+
+def test_vectors_of_words_are_those_of_the_table_whatever_the_sentence() -> None:
+    encoder = load_sentence_encoder()
+    table = encoder.transformer.get_input_embeddings().weight  # type: ignore[operator]
+    texts = ["a dog barks", "dog"]
+    words = encoder.token_words(texts, 6)
+    for text, rows in zip(texts, words, strict=True):
+        ids = encoder.tokenizer.encode(text).ids
+        torch.testing.assert_close(rows[: len(ids)], table[ids], atol=0, rtol=0)
+        assert not rows[len(ids) :].any()
+    assert torch.equal(words[0, 2], words[1, 1])  # "dog"

@@ -35,8 +35,8 @@ MEASURED = 500
 MATCHING = 2
 """Layers of GPT-2 that start by attending to what is alike."""
 COMPARISON, COMPARING = "presence", 0.1
-"""Kind of question that it begins with, and for which share of the steps. All else builds on telling whether what is
-asked for is among what is known; alone, that is learned in 300 steps, and among the others it was not in 1200."""
+"""Kind of question that it begins with, and for which share of the steps: all else builds on telling whether what is
+asked for is among what is known."""
 UNREAD = 0.3
 """Share of prompts of which the words themselves are hidden and their states alone are read: other words for the same
 question have other vectors and much the same states."""

@@ -13,8 +13,8 @@ tower's last linear layer, as in the released code). So is what brings the rows 
 The embedded default is the same at a small size. One vector of a small encoder holds too little of when and how often:
 the steps of the listener's convolutional encoder are averaged to R rows, and the audio mapper has the token form. A
 prompt is what the frozen sentence encoder knows of its tokens, which outlives other words for the same question. These
-rows, brought to GPT-2's width, are the prompt's part of the prefix as they are: whether what is asked for is there is a
-comparison of tokens, which behind a mapper a small GPT-2 did not learn in twice the steps that it takes without.
+rows, brought to GPT-2's width, are the prompt's part of the prefix as they are, without a mapper: whether what is asked
+for is there is a comparison of tokens.
 
 Shapes: B items, N samples, A width of the audio encoder, R rows of the audio, D joint width, L tokens of a prompt,
 W width of the sentence encoder, P rows of a mapper, Q rows of a whole prefix, T tokens of a target, E width of the
