@@ -5,7 +5,7 @@ pictures, through a picture model that is frozen.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aural.audio_to_image.audio_token import AudioTokenConfig
 from aural.audio_to_image.losses import LossConfig
@@ -20,7 +20,10 @@ class PictureRecipe:
 
     model: PictureModelConfig
     train: TrainConfig
-    sounding: float = 0.5
+    """Of the U-Net."""
+    sketch: TrainConfig
+    """Of what sketches, which is trained first."""
+    sounding: float = 0.75
     """Share of examples that are pictures of what can be heard, those with labels; the others are any pictures."""
     blank: float = 0.1
     """Share of examples without words, for classifier-free guidance."""
@@ -56,13 +59,17 @@ def default_pictures() -> PictureRecipe:
         save_every=250,
         precision="bfloat16",
     )
-    return PictureRecipe(PictureModelConfig(), train)
+    sketch = replace(train, steps=6000, batch_size=64, learning_rate=5e-3, ema_decay=None, save_every=2000)
+    return PictureRecipe(PictureModelConfig(), train, sketch)
 
 
 def tiny_pictures() -> PictureRecipe:
     """A few steps with toy sizes, in seconds: for tests, and to see the whole road once."""
-    model = PictureModelConfig(side=16, patch=4, channels=(16, 32), head_width=16, groups=8, steps=3)
-    return PictureRecipe(model, TrainConfig(steps=4, batch_size=4, learning_rate=1e-3, ema_decay=0.9, log_every=1))
+    model = PictureModelConfig(
+        side=16, patch=4, sketch_side=8, sketch_width=32, channels=(16, 32), head_width=16, groups=8, steps=3
+    )
+    train = TrainConfig(steps=4, batch_size=4, learning_rate=1e-3, ema_decay=0.9, log_every=1)
+    return PictureRecipe(model, train, replace(train, ema_decay=None))
 
 
 def default() -> Recipe:

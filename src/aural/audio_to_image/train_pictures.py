@@ -7,19 +7,27 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aural.audio_to_image.losses import add_noise, diffusion_loss
 from aural.audio_to_image.painter import PixelCanvas
 from aural.audio_to_image.picture_files import read_picture
-from aural.audio_to_image.picture_model import SYSTEM, PictureModelConfig, build_scheduler, build_unet, foretell
+from aural.audio_to_image.picture_model import (
+    SYSTEM,
+    PictureModelConfig,
+    Sketch,
+    build_scheduler,
+    build_unet,
+    foretell,
+)
 from aural.audio_to_image.recipes import PICTURE_RECIPES, PictureRecipe
 from aural.audio_to_image.words import SentenceWords, padded
-from aural.checkpoint import save_model
+from aural.checkpoint import load_into, load_weights, save_model
 from aural.errors import UsageError
 from aural.manifest import Clip, read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
-from aural.training import adjusted, train as run_training
+from aural.training import Save, TrainConfig, adjusted, train as run_training
 from aural.whitening import start_white
 
 WORDINGS = ("{}", "a photo of {}", "a picture of {}")
@@ -42,6 +50,12 @@ Limits: it knows the pictures it was trained on and what lies between them. The 
 (Google, SIL Open Font License 1.1).
 """
 
+SKETCH = "sketch"
+SKETCH_CARD = """# What sketches
+
+A part of a small text-to-image model, trained first by `aural train pictures`; of little use alone.
+"""
+
 
 def train_pictures(
     recipe: str = "default",
@@ -58,6 +72,8 @@ def train_pictures(
 ) -> None:
     """Train by a recipe; ``out`` is then a model folder for :func:`aural.audio_to_image.painter.load_painter`.
 
+    What sketches is trained first, in ``out/sketch``, and is frozen when the U-Net is trained.
+
     Args:
         recipe: a name in ``PICTURE_RECIPES``.
         manifest: pictures with captions, such as those of ``aural prepare glyphs``.
@@ -65,7 +81,7 @@ def train_pictures(
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
         seed: of the data, the initial weights and the noise.
-        steps: instead of the recipe's.
+        steps: of the U-Net, instead of the recipe's.
         precision: "float32" or "bfloat16", instead of the recipe's.
         progress: show a progress bar on a terminal.
         change: what an experiment changes in the recipe.
@@ -77,6 +93,7 @@ def train_pictures(
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(PICTURE_RECIPES)}")
     settings = change(PICTURE_RECIPES[recipe]())
     settings = replace(settings, train=adjusted(settings.train, seed=seed, steps=steps, precision=precision))
+    settings = replace(settings, sketch=adjusted(settings.sketch, seed=seed, precision="float32"))
     clips = [clip for clip in read_manifest(manifest, required="image") if clip.captions]
     if not clips:
         raise UsageError(f"{manifest}: no picture has captions to learn from; `aural prepare glyphs` writes some")
@@ -86,28 +103,38 @@ def train_pictures(
     module = PictureTraining(settings.model)
     read = [collate.read(name) for name in sorted({name for clip in clips for name in clip.captions})]
     start_white(module.unet.encoder_hid_proj, torch.cat(read))
-    start_white(module.unet.class_embedding.linear_1, torch.stack([states.mean(0) for states in read]))
+    start_white(module.unet.sketch.read, torch.stack([states.mean(0) for states in read]))
     command = f"aural train pictures --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
     card = CARD.format(millions=millions, side=settings.model.side, command=command, n=len(clips))
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
-        weights = {name.removeprefix("unet."): value for name, value in weights.items()}
-        save_model(folder, system=SYSTEM, config=settings.model, weights=weights, card=card, dtype=torch.float16)
+        own = {name.removeprefix("unet."): value for name, value in weights.items()}
+        save_model(folder, system=SYSTEM, config=settings.model, weights=own, card=card, dtype=torch.float16)
 
-    run_training(
-        module,
-        example=examples,
-        collate=collate,
-        counts=lambda batch: {"diffusion": len(batch["latents"])},
-        loss_weights={"diffusion": 1.0},
-        config=settings.train,
-        out=out,
-        save=save,
-        resume=resume,
-        device=None if device == "auto" else device,
-        progress=progress,
-    )
+    def save_sketch(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
+        own = {name.removeprefix("sketch."): value for name, value in weights.items()}
+        save_model(folder, system=SKETCH, config=settings.model, weights=own, card=SKETCH_CARD)
+
+    def run(module: nn.Module, loss: str, config: TrainConfig, out: Path, save: Save) -> None:
+        run_training(
+            module,
+            example=examples,
+            collate=collate,
+            counts=lambda batch: {loss: len(batch["latents"])},
+            loss_weights={loss: 1.0},
+            config=config,
+            out=out,
+            save=save,
+            resume=resume,
+            device=None if device == "auto" else device,
+            progress=progress,
+        )
+
+    run(SketchTraining(module.unet.sketch, settings.model), "sketch", settings.sketch, out / SKETCH, save_sketch)
+    load_into(module.unet.sketch, load_weights(out / SKETCH))
+    module.unet.sketch.requires_grad_(False)
+    run(module, "diffusion", settings.train, out, save)
 
 
 @dataclass(frozen=True)
@@ -171,8 +198,22 @@ class Collate:
         return {"latents": torch.stack([example.latents for example in examples]), "states": states, "mask": mask}
 
 
+class SketchTraining(nn.Module):
+    """What sketches and its loss: the mean squared error of the picture, made as small as a sketch."""
+
+    def __init__(self, sketch: Sketch, config: PictureModelConfig) -> None:
+        super().__init__()
+        self.sketch = sketch
+        self.canvas = PixelCanvas(config.patch)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch of :class:`Collate` -> its loss."""
+        small = F.adaptive_avg_pool2d(self.canvas.decode(batch["latents"]), self.sketch.side)
+        return {"sketch": F.mse_loss(self.sketch(batch["states"], batch["mask"]).float(), small)}
+
+
 class PictureTraining(nn.Module):
-    """The U-Net and its loss: the mean squared error of the picture that it foretells."""
+    """The U-Net and its loss: the mean squared error of the picture that it foretells; what sketches is frozen."""
 
     def __init__(self, config: PictureModelConfig) -> None:
         super().__init__()
