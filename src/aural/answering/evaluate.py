@@ -1,6 +1,7 @@
 """How well questions are answered, kind by kind, and how well recordings are told apart.
 
-An answer is *right* when it is the expected one, word for word (case and spaces aside). It is *in form* when it is at
+An answer is *right* when it is the expected one, word for word (case and spaces aside); where reasons are given, "three
+to one, so yes", what it comes to is judged, the yes. It is *in form* when it is at
 least an answer of the kind that was asked for: yes or no, a number, a sound that there is a word for, ... An answer out
 of form has drifted into unrelated text. Manifests of ``aural prepare soundscapes`` say of each question of which kind
 it is. Clips with one label and no question are classified among the labels that occur in what is judged; the expected
@@ -21,7 +22,7 @@ from aural.errors import AuralError, UsageError
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_phrases import SILENT, SOUNDS
-from aural.soundscapes.questions import NOT_THERE, thing
+from aural.soundscapes.questions import NOT_THERE, SO, thing
 from aural.soundscapes.wording import NUMBERS
 
 BINS = 10
@@ -50,13 +51,13 @@ class Answered:
 
     @property
     def right(self) -> bool:
-        """Word for word."""
-        return _plain(self.answer) == _plain(self.clip.answer or "")
+        """Word for word, reasons aside."""
+        return _verdict(self.answer) == _verdict(self.clip.answer or "")
 
     @property
     def in_form(self) -> bool:
         """An answer to such a question, right or wrong."""
-        said, expected = _plain(self.answer), _plain(self.clip.answer or "")
+        said, expected = _verdict(self.answer), _verdict(self.clip.answer or "")
         for answers in PAIRS:
             if expected in answers:
                 return said in answers
@@ -69,6 +70,11 @@ class Answered:
 
 def _plain(text: str) -> str:
     return " ".join(text.lower().split())
+
+
+def _verdict(text: str) -> str:
+    """What an answer comes to, which is all of it but for reasons."""
+    return _plain(text).rsplit(SO, 1)[-1]
 
 
 SAYABLE = {*(thing(label) for label in SOUNDS), *SILENT, *NUMBERS, *YES_NO, "near", "far away", "fast", "slow"}
@@ -200,9 +206,9 @@ def score(answered: Sequence[Answered]) -> dict[str, Any]:
             "in_form": _share(one.in_form for one in some),
             "n": len(some),
         }
-        for said in sorted({_plain(one.clip.answer or "") for one in some} & YES_NO):
+        for said in sorted({_verdict(one.clip.answer or "") for one in some} & YES_NO):
             of_kind[kind][f"right_of_{said}"] = _share(
-                one.right for one in some if _plain(one.clip.answer or "") == said
+                one.right for one in some if _verdict(one.clip.answer or "") == said
             )
     wrong = [
         {"file": one.clip.audio.name, "question": one.clip.question, "expected": one.clip.answer, "answer": one.answer}
@@ -264,7 +270,7 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[float], n_
 
 def _protocol(model: str, manifest: Path, split: str | None, method: str, seed: int) -> dict[str, Any]:
     return {
-        "right": "the answer is the expected one, word for word",
+        "right": "the answer is the expected one, word for word, reasons aside",
         "interval": f"bootstrap over recordings, {RESAMPLES} resamples",
         "model": model,
         "manifest": manifest.name,

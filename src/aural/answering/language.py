@@ -37,9 +37,6 @@ MATCHING = 2
 COMPARISON, COMPARING = "presence", 0.1
 """Kind of question that it begins with, and for which share of the steps: all else builds on telling whether what is
 asked for is among what is known."""
-RARE = 0.25
-"""Power of the number of texts of a kind by which it is learned: what few scenes allow to ask, such as which of two is
-more, is asked the more often."""
 UNREAD = 0.3
 """Share of prompts of which the words themselves are hidden and their states alone are read: other words for the same
 question have other vectors and much the same states."""
@@ -132,9 +129,8 @@ def train_language_model(
 
     Args:
         model: over a sentence encoder; what it has for sound stays as it is.
-        texts: what it learns from; rare kinds more often than they come (:data:`RARE`). Every token counts alike, so
-            that of a kind with long answers it learns the more seldom: a yes or a no is one token, and the hardest to
-            know.
+        texts: what it learns from; all kinds about equally often, however rare they are, but those with long answers
+            the more seldom: every token counts alike, and a yes or a no is one token, and the hardest to know.
         reader: of the model.
         read: prompts -> rows (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`. Facts are read likewise,
             and cut to the length of the audio's part of the prefix.
@@ -165,7 +161,7 @@ def train_language_model(
         of_kind.setdefault(told.kind, []).append(told)
     kinds = [some for _, some in sorted(of_kind.items())]
     n_tokens = [np.mean([len(reader.ids(told.answer + STOP)) for told in some[:MEASURED]]) for some in kinds]
-    shares = np.array([len(some) for some in kinds]) ** RARE / n_tokens
+    shares = np.array(n_tokens) ** -0.5
     shares /= shares.sum()
     n_comparing = round(COMPARING * training.steps) * training.batch_size if COMPARISON in of_kind else 0
 

@@ -59,7 +59,7 @@ def default_pictures() -> PictureRecipe:
         save_every=250,
         precision="bfloat16",
     )
-    sketch = replace(train, steps=6000, batch_size=64, learning_rate=5e-3, ema_decay=None, save_every=2000)
+    sketch = replace(train, steps=3000, batch_size=64, learning_rate=5e-3, ema_decay=None, save_every=2000)
     return PictureRecipe(PictureModelConfig(), train, sketch)
 
 

@@ -13,7 +13,7 @@ from aural.soundscapes.scene import Part, Scene
 
 KINDS = {"alone": 0.3, "in turn": 0.37, "at once": 0.12, "behind": 0.18, "silence": 0.03}
 """Kinds of scenes, and the share of each; "behind" has something in the background besides."""
-COUNTED = 0.6
+COUNTED = 0.8
 """Share of sounds with a number, of those that can be counted."""
 MOST_EVENTS = 4
 """Highest number of occurrences of a counted sound."""

@@ -246,6 +246,8 @@ HELD_OUT = Wording(
 )
 """Paraphrases that no training asks: what is understood beyond the words it was learned from."""
 
+SO = ", so "
+"""Between a reason and what follows from it: of which there are more is answered with both numbers first."""
 NOT_THERE = "there is no {thing}"
 """Answer to a question about something that is not there."""
 
@@ -292,8 +294,10 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
         yield Question("count", pick(wording.count).format(many=_many(part)), NUMBERS[part.count])
     if len(counted) == 2 and counted[0].count != counted[1].count:
         a, b = counted if yes() else counted[::-1]
-        more = a.count is not None and b.count is not None and a.count > b.count
-        yield Question("comparison", pick(wording.more).format(many=_many(a), others=_many(b)), _yes(more))
+        assert a.count is not None and b.count is not None
+        numbers = f"{NUMBERS[a.count]} to {NUMBERS[b.count]}"
+        asked = pick(wording.more).format(many=_many(a), others=_many(b))
+        yield Question("comparison", asked, numbers + SO + _yes(a.count > b.count))
 
     if len(front) >= 2:
         in_turn = len(scene.order) == len(front) * (len(front) - 1) // 2
