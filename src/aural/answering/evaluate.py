@@ -22,7 +22,7 @@ from aural.errors import AuralError, UsageError
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_phrases import SILENT, SOUNDS
-from aural.soundscapes.questions import NOT_THERE, SO, thing
+from aural.soundscapes.questions import NOT_THERE, thing, verdict
 from aural.soundscapes.wording import NUMBERS
 
 BINS = 10
@@ -52,12 +52,12 @@ class Answered:
     @property
     def right(self) -> bool:
         """Word for word, reasons aside."""
-        return _verdict(self.answer) == _verdict(self.clip.answer or "")
+        return _plain(self.answer) == _plain(self.clip.answer or "")
 
     @property
     def in_form(self) -> bool:
         """An answer to such a question, right or wrong."""
-        said, expected = _verdict(self.answer), _verdict(self.clip.answer or "")
+        said, expected = _plain(self.answer), _plain(self.clip.answer or "")
         for answers in PAIRS:
             if expected in answers:
                 return said in answers
@@ -69,12 +69,7 @@ class Answered:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
-def _verdict(text: str) -> str:
-    """What an answer comes to, which is all of it but for reasons."""
-    return _plain(text).rsplit(SO, 1)[-1]
+    return verdict(" ".join(text.lower().split()))
 
 
 SAYABLE = {*(thing(label) for label in SOUNDS), *SILENT, *NUMBERS, *YES_NO, "near", "far away", "fast", "slow"}
@@ -206,9 +201,9 @@ def score(answered: Sequence[Answered]) -> dict[str, Any]:
             "in_form": _share(one.in_form for one in some),
             "n": len(some),
         }
-        for said in sorted({_verdict(one.clip.answer or "") for one in some} & YES_NO):
+        for said in sorted({_plain(one.clip.answer or "") for one in some} & YES_NO):
             of_kind[kind][f"right_of_{said}"] = _share(
-                one.right for one in some if _verdict(one.clip.answer or "") == said
+                one.right for one in some if _plain(one.clip.answer or "") == said
             )
     wrong = [
         {"file": one.clip.audio.name, "question": one.clip.question, "expected": one.clip.answer, "answer": one.answer}

@@ -200,7 +200,7 @@ SEEN = Wording(
         "do you hear more {many} than {others}",
         "are the {many} more than the {others}",
         "do you count more {many} than {others}",
-        "are there fewer {others} than {many}",
+        "are {many} more frequent than {others}",
         "is there a larger number of {many} than of {others}",
     ),
     manner=(
@@ -367,6 +367,11 @@ def attributes(scene: Scene, part: Part) -> tuple[str, ...]:
         "behind" if part.background else None,
     )
     return tuple(word for word in words if word)
+
+
+def verdict(answer: str) -> str:
+    """What an answer comes to, reasons aside: "three to one, so yes" is a yes."""
+    return answer.rsplit(SO, 1)[-1]
 
 
 def thing(label: str) -> str:
