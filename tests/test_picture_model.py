@@ -39,7 +39,7 @@ def painted(painter: Painter, prompts: list[str], seeds: list[int], guidance: fl
 def test_the_words_for_a_picture_paint_it(manifest: Path, tmp_path: Path) -> None:
     def longer(recipe: PictureRecipe) -> PictureRecipe:
         run = replace(recipe.train, steps=160, batch_size=8, learning_rate=3e-3, ema_decay=None, log_every=100)
-        return replace(recipe, train=run, model=replace(recipe.model, steps=8))
+        return replace(recipe, train=run, sketch=run, model=replace(recipe.model, steps=8))
 
     train_pictures("tiny", manifest=manifest, out=tmp_path / "out", change=longer, progress=False)
     painter = load_painter(tmp_path / "out")
@@ -51,6 +51,22 @@ def test_the_words_for_a_picture_paint_it(manifest: Path, tmp_path: Path) -> Non
     result, sheet = evaluate_pictures(painter, manifest)
     assert (result["pictures"], result["n_names"], result["n_pictures"]) == (1.0, 3, 3)
     assert abs(result["chance"] - 1 / 3) < 1e-6 and sheet.width > 3 * 96
+
+
+def test_what_sketches_is_learnt_first_and_stays(manifest: Path, tmp_path: Path) -> None:
+    def longer(recipe: PictureRecipe) -> PictureRecipe:
+        return replace(recipe, sketch=replace(recipe.sketch, steps=200, batch_size=8), blank=0.0)
+
+    train_pictures("tiny", manifest=manifest, out=tmp_path / "out", change=longer, progress=False)
+    alone, whole = load_weights(tmp_path / "out" / "sketch"), load_weights(tmp_path / "out")
+    assert alone and all(torch.equal(one.half().float(), whole[f"sketch.{name}"]) for name, one in alone.items())
+    painter = load_painter(tmp_path / "out")
+    clips = [clip for clip in read_manifest(manifest, required="image") if clip.image]
+    shown = torch.stack([read_picture(clip.image, (8, 8)) for clip in clips if clip.image])
+    with torch.inference_mode():
+        sketches = painter.unet.sketch(*painter.words.states([f"a photo of {clip.captions[0]}" for clip in clips]))
+    apart = (sketches[:, None] - shown[None]).square().mean((2, 3, 4))
+    assert apart.argmin(1).tolist() == [0, 1, 2] and apart.diagonal().max() < 0.05
 
 
 def test_a_picture_depends_on_its_seed_and_prompt_alone(painter: Painter) -> None:
@@ -85,7 +101,7 @@ def test_a_resumed_training_is_the_same_training(manifest: Path, tmp_path: Path)
 def test_half_of_the_examples_can_be_heard_and_some_have_no_words(manifest: Path) -> None:
     few = read_manifest(manifest, required="image")
     clips = [few[0], *[replace(few[1], labels=(), captions=("x",))] * 30]
-    pictures = Pictures(clips, replace(PICTURE_RECIPES["tiny"](), blank=0.2), seed=0)
+    pictures = Pictures(clips, replace(PICTURE_RECIPES["tiny"](), sounding=0.5, blank=0.2), seed=0)
     drawn = [pictures(index) for index in range(600)]
     heard = [torch.equal(one.latents, pictures.latents[0]) for one in drawn]
     assert abs(sum(heard) / 600 - (0.5 + 0.5 / 31)) < 0.06
@@ -106,12 +122,14 @@ def test_patches_go_there_and_back() -> None:
 def test_the_default_is_small_enough_for_the_box() -> None:
     with torch.device("meta"):
         unet = build_unet(PICTURE_RECIPES["default"]().model)
-    assert 2 * sum(parameter.numel() for parameter in unet.parameters()) < 26e6
+    assert 2 * sum(parameter.numel() for parameter in unet.parameters()) < 28e6
 
 
 def test_what_does_not_fit_is_refused(painter: Painter, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no multiple"):
         PictureModelConfig(side=60)
+    with pytest.raises(ValueError, match="sketch_side"):
+        PictureModelConfig(sketch_side=24)
     with pytest.raises(ValueError, match="groups"):
         PictureModelConfig(channels=(100,))
     for wrong, what in (
