@@ -51,7 +51,7 @@ class PictureModelConfig:
     """Sentence encoder, a folder or hub id; None = the bundled one."""
     steps: int = 25
     """Of painting, unless said otherwise."""
-    guidance: float = 2.0
+    guidance: float = 1.4
     """Classifier-free guidance (Ho & Salimans, arXiv 2207.12598), unless said otherwise; 1 = none."""
 
     def __post_init__(self) -> None:

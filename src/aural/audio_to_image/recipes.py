@@ -51,7 +51,7 @@ class Recipe:
 def default_pictures() -> PictureRecipe:
     """The embedded default: glyphs of 64 pixels. In bfloat16, which a processor with matrix units (AMX) is fast in."""
     train = TrainConfig(
-        steps=7000,
+        steps=2500,
         batch_size=32,
         learning_rate=5e-4,
         warmup_steps=100,
@@ -79,7 +79,7 @@ def default() -> Recipe:
     """
     token = AudioTokenConfig(conv_encoder=ConvEncoderConfig(), layers=(1,), encoder_width=192, min_seconds=4.0)
     train = TrainConfig(
-        steps=1500,
+        steps=800,
         batch_size=32,
         learning_rate=1e-3,
         warmup_steps=100,
