@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--part", choices="abc", action="append", help="may be given several times; default: all")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, in seconds")
     parser.add_argument("--repeats", type=int, help="timings of each thing")
+    parser.add_argument("--batches", type=int, nargs="+", metavar="N", help="of part a: so many pictures at a time")
     parser.add_argument("--threads", type=int, help="default: 2, with --tiny 1")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -253,6 +254,8 @@ def main() -> None:
         return
     if options.repeats:
         sizes = replace(sizes, repeats=options.repeats)
+    if options.batches:
+        sizes = replace(sizes, batches=tuple(options.batches))
     flops_per_second, bytes_per_second = peak_flops(sizes.sgemm), read_bandwidth(sizes.read_megabytes)
     print(f"{machine()}; {flops_per_second / 1e9:.0f} GFLOP/s sgemm, {bytes_per_second / 1e9:.1f} GB/s read\n")
     timed: dict[str, Callable[[Sizes], Iterator[Row]]] = {"a": part_a, "b": part_b}
