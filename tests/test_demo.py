@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from aural.answering.answer import answer
+from aural.answering.classify import classify
+from aural.audio_to_image.imagine import generate_image
 from aural.captioning.caption import caption
-from aural.demo import EXAMPLES, N_SOUNDSCAPES, demo
+from aural.demo import ASKED, BLENDED, EXAMPLES, LABELS, N_SOUNDSCAPES, demo
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 FETCHING = {"src", "srcset", "href", "poster", "data", "action", "background"}
@@ -55,7 +58,9 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_recording_has_its_sound_its_picture_and_its_caption(tour: tuple[Path, str]) -> None:
     clips = sorted(EXAMPLES.glob("*.ogg"))
     page = Page(tour[0].read_text(encoding="utf-8"))
-    assert clips and page.counts["article"] == page.counts["audio"] == page.counts["img"] == len(clips) + N_SOUNDSCAPES
+    n_articles = 3 * len(clips) + N_SOUNDSCAPES
+    assert clips and page.counts["article"] == page.counts["audio"] == n_articles
+    assert page.counts["img"] == n_articles + len(BLENDED) * len(clips)
     for clip, result in zip(clips, caption([*clips], seed=0), strict=True):
         assert clip.name in page.texts and clip.name in tour[1]
         assert page.texts.count(result.text) >= 2  # said, and listed among the captions considered
@@ -65,7 +70,29 @@ def test_every_recording_has_its_sound_its_picture_and_its_caption(tour: tuple[P
             assert f"{number:+.2f}" in page.texts and f"{number:+.2f}" in tour[1]
     assert len([text for text in page.texts if text.startswith("truth: ")]) == N_SOUNDSCAPES
     sounds = [source for source in page.fetched if source.startswith("data:audio/ogg;base64,")]
-    assert [base64.b64decode(source.partition(",")[2]) for source in sounds] == [clip.read_bytes() for clip in clips]
+    shown = [base64.b64decode(source.partition(",")[2]) for source in sounds]
+    assert shown == 3 * [clip.read_bytes() for clip in clips]
+
+
+def test_every_recording_is_asked_and_chooses_among_labels(tour: tuple[Path, str]) -> None:
+    clips = sorted(EXAMPLES.glob("*.ogg"))
+    page = Page(tour[0].read_text(encoding="utf-8"))
+    for question in ASKED:
+        assert page.texts.count(question) == len(clips)
+        for said in answer([*clips], question):
+            assert said.text in page.texts and f"{question}  {said.text}\n" in tour[1]
+    for clip, found in zip(clips, classify([*clips], sorted(LABELS.values())), strict=True):
+        assert found.label == LABELS[clip.stem]
+        assert re.search(rf"{clip.name} +{found.label} {found.score:.0%}", tour[1])
+
+
+def test_every_recording_is_painted(tour: tuple[Path, str]) -> None:
+    shown = {source for source in Page(tour[0].read_text(encoding="utf-8")).fetched if "image/png" in source}
+    for clip in sorted(EXAMPLES.glob("*.ogg")):
+        file = io.BytesIO()
+        generate_image(clip, seed=0).save(file, format="png")
+        assert f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" in shown
+        assert f"{clip.name}, alone and with 35% and 65% of " in tour[1]
 
 
 def test_page_asks_nobody_for_anything(tour: tuple[Path, str]) -> None:

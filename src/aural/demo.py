@@ -14,18 +14,23 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from aural import __version__
+from aural.answering.answer import AnsweringModel, answer, load as load_answering
+from aural.answering.classify import classify
 from aural.audio import read_mono, write
+from aural.audio_to_image.imagine import ImaginationModel, generate_image, load as load_imagination
 from aural.captioning.caption import Candidate, Caption, CaptioningModel, caption, load
 from aural.checkpoint import write_whole
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE, kaldi_fbank
 from aural.manifest import Clip
 from aural.soundscapes import wording
-from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
+from aural.soundscapes.compose import Soundscape, Soundscapes, SoundscapeSettings
 from aural.soundscapes.prepare import with_kinds
+from aural.soundscapes.questions import questions, verdict
 
 EXAMPLES = Path(__file__).with_name("examples")
 PAGE = Path(__file__).with_name("demo.html")
@@ -35,6 +40,8 @@ RANGE_DB = 70.0  # what is softer than the loudest spot by more than this is dra
 SHOWN = 6
 """How many candidates the page lists for a clip."""
 N_SOUNDSCAPES = 4
+BLENDED = (0.0, 0.35, 0.65)
+"""Shares of the next recording in the pictures of one."""
 LABELS = {
     "baby_cry": "baby cry",
     "dog_bark": "dog bark",
@@ -44,6 +51,8 @@ LABELS = {
     "sneeze": "person sneeze",
 }
 """What the bundled recordings are, for soundscapes."""
+ASKED = ("what can be heard?", "is there a barking dog?", "is there a crowing rooster?", "how loud is a piano?")
+"""Of every recording; no piano is in any of them."""
 
 
 def demo(out: Path, *, device: str = "auto", seed: int = 0, offline: bool = False) -> Path:
@@ -65,7 +74,16 @@ def demo(out: Path, *, device: str = "auto", seed: int = 0, offline: bool = Fals
     if not clips:
         raise UsageError(f"the example recordings are missing from {EXAMPLES}: install aural again")
     captioner = load(device=device, offline=offline)
-    sections = [_captioning(clips, captioner, seed), _soundscapes(clips, captioner, seed)]
+    answerer = load_answering(device=device, offline=offline)
+    material = [Clip(clip, labels=(LABELS[clip.stem],)) for clip in clips if clip.stem in LABELS]
+    soundscapes = Soundscapes(material, with_kinds(SoundscapeSettings(), ["sequence", "counted"]), seed)
+    drawn = [soundscapes(index) for index in range(N_SOUNDSCAPES)]
+    sections = [
+        _captioning(clips, captioner, seed),
+        _answering(clips, answerer),
+        _imagining(clips, load_imagination(device=device, offline=offline), seed),
+        _soundscapes(drawn, captioner, answerer, seed),
+    ]
 
     out.mkdir(parents=True, exist_ok=True)
     page = out / "index.html"
@@ -93,47 +111,115 @@ def _captioning(clips: list[Path], captioner: CaptioningModel, seed: int) -> str
             print(f"  {'':{width}}    {each.score:+.2f} ({scores})  {each.caption}")
         print(flush=True)
         waveform = torch.from_numpy(read_mono(clip, SAMPLE_RATE))
-        articles.append(_article(clip.name, waveform, _data_uri("audio/ogg", clip.read_bytes()), result))
-    return "\n".join(
-        [
-            "<section>",
-            "<h2>Describe: <code>aural caption</code></h2>",
-            "<p>Many captions are written for each sound; the one that is both likely and close to the sound wins.</p>",
-            *articles,
-            "</section>",
-        ]
+        sound = _data_uri("audio/ogg", clip.read_bytes())
+        articles.append(_article(clip.name, waveform, sound, _considered(result)))
+    return _section(
+        "Describe: <code>aural caption</code>",
+        "Many captions are written for each sound; the one that is both likely and close to the sound wins.",
+        articles,
     )
 
 
-def _soundscapes(clips: list[Path], captioner: CaptioningModel, seed: int) -> str:
-    """Put the clips on timelines, beside synthesised sounds, and compare what is heard with what is there."""
-    material = [Clip(clip, labels=(LABELS[clip.stem],)) for clip in clips if clip.stem in LABELS]
-    soundscapes = Soundscapes(material, with_kinds(SoundscapeSettings(), ["sequence", "counted"]), seed)
+def _answering(clips: list[Path], answerer: AnsweringModel) -> str:
+    """Ask each clip the same and let it choose among labels; print the answers and return their part of the page."""
+    labels = [LABELS[stem] for stem in sorted(LABELS)]
+    width = max(len(clip.name) for clip in clips)
+    print(f"aural ask and aural classify {EXAMPLES}\n")
+    found = classify([*clips], labels, model=answerer)
+    answers = {question: answer([*clips], question, model=answerer) for question in ASKED}
+    articles = []
+    for place, (clip, chosen) in enumerate(zip(clips, found, strict=True)):
+        rows = [(question, said[place].text) for question, said in answers.items()]
+        likeliest = sorted(chosen.scores.items(), key=lambda item: -item[1])[:3]
+        print(f"  {clip.name:{width}}  {', '.join(f'{label} {score:.0%}' for label, score in likeliest)}")
+        for question, said in rows:
+            print(f"  {'':{width}}    {question}  {said}")
+        print(flush=True)
+        bars = "".join(
+            f'<tr><td>{escape(label)}</td><td><meter min="0" max="1" value="{score:.3f}"></meter></td>'
+            f'<td class="number">{score:.0%}</td></tr>\n'
+            for label, score in likeliest
+        )
+        body = f"{_questions(rows)}\n<table><tbody>\n{bars}</tbody></table>"
+        waveform = torch.from_numpy(read_mono(clip, SAMPLE_RATE))
+        articles.append(_article(clip.name, waveform, _data_uri("audio/ogg", clip.read_bytes()), body))
+    return _section(
+        "Ask and choose: <code>aural ask</code>, <code>aural classify</code>",
+        "Any question in plain words; and the labels that are likeliest among those of all clips here.",
+        articles,
+    )
+
+
+def _imagining(clips: list[Path], imaginer: ImaginationModel, seed: int) -> str:
+    """Paint each clip, and what lies between it and the next one; return their part of the page."""
+    print(f"aural imagine {EXAMPLES} -o pictures\n")
+    articles = []
+    for place, clip in enumerate(clips):
+        after = clips[(place + 1) % len(clips)]
+        painted = [
+            generate_image(clip, model=imaginer, seed=seed, blend=after if share else None, share=share)
+            for share in BLENDED
+        ]
+        print(f"  {clip.name}, alone and with {' and '.join(f'{share:.0%}' for share in BLENDED[1:])} of {after.name}")
+        pictures = "\n".join(
+            f'<figure><img alt="{escape(clip.name)} with {share:.0%} of {escape(after.name)}" '
+            f'src="{_data_uri("image/png", _png(image))}"><figcaption>{share:.0%}</figcaption></figure>'
+            for share, image in zip(BLENDED, painted, strict=True)
+        )
+        body = f'<div class="painted">{pictures}</div>\n<p>From {escape(clip.name)} to {escape(after.name)}.</p>'
+        waveform = torch.from_numpy(read_mono(clip, SAMPLE_RATE))
+        articles.append(_article(clip.name, waveform, _data_uri("audio/ogg", clip.read_bytes()), body))
+    print(flush=True)
+    return _section(
+        "Picture: <code>aural imagine</code>",
+        "What is heard becomes a word for a small picture model, which paints it; so do mixtures of two such words.",
+        articles,
+    )
+
+
+def _soundscapes(soundscapes: list[Soundscape], captioner: CaptioningModel, answerer: AnsweringModel, seed: int) -> str:
+    """Compare what is said of soundscapes of the clips, beside synthesised sounds, with what is there."""
     print("soundscapes of these recordings and of synthesised sounds\n")
     articles = []
-    for index in range(N_SOUNDSCAPES):
-        soundscape = soundscapes(index)
-        truth = wording.caption(soundscape.scene, np.random.default_rng([seed, index]))
-        result = caption((soundscape.waveform, SAMPLE_RATE), model=captioner, seed=seed)
-        print(f"  is     {truth}\n  heard  {result.text}\n", flush=True)
+    for index, soundscape in enumerate(soundscapes):
+        generator = np.random.default_rng([seed, index])
+        truth = wording.caption(soundscape.scene, generator)
+        sound = (soundscape.waveform, SAMPLE_RATE)
+        result = caption(sound, model=captioner, seed=seed)
+        print(f"  is     {truth}\n  heard  {result.text}")
+        rows = []
+        for one in questions(soundscape.scene, generator):
+            said = answer(sound, one.question, model=answerer).text
+            rows.append((one.question, said if verdict(said) == verdict(one.answer) else f"{said} (no: {one.answer})"))
+            print(f"         {one.question}?  {rows[-1][1]}")
+        print(flush=True)
         with TemporaryDirectory() as folder:
             file = Path(folder) / "soundscape.flac"
             write(file, soundscape.waveform, SAMPLE_RATE)
-            sound = _data_uri("audio/flac", file.read_bytes())
-        articles.append(_article(f"truth: {truth}", torch.from_numpy(soundscape.waveform), sound, result))
-    return "\n".join(
-        [
-            "<section>",
-            "<h2>Soundscapes: <code>aural prepare soundscapes</code></h2>",
-            "<p>Sounds on a timeline, so that the truth is known exactly: which, in which order, how many.</p>",
-            *articles,
-            "</section>",
-        ]
+            played = _data_uri("audio/flac", file.read_bytes())
+        body = f"<blockquote>{escape(result.text)}</blockquote>\n{_questions(rows)}"
+        articles.append(_article(f"truth: {truth}", torch.from_numpy(soundscape.waveform), played, body))
+    return _section(
+        "Soundscapes: <code>aural prepare soundscapes</code>",
+        "Sounds on a timeline, so that the truth is known exactly: which, in which order, how many. Where an answer is "
+        "wrong, the right one stands behind it.",
+        articles,
     )
 
 
-def _article(name: str, waveform: Tensor, sound: str, result: Caption) -> str:
-    """One sound with its picture, its player, its caption and the captions that were considered."""
+def _section(title: str, about: str, articles: list[str]) -> str:
+    """HTML of the title, escaped text, articles."""
+    return "\n".join(["<section>", f"<h2>{title}</h2>", f"<p>{escape(about)}</p>", *articles, "</section>"])
+
+
+def _questions(rows: list[tuple[str, str]]) -> str:
+    """Questions with their answers."""
+    said = "".join(f"<dt>{escape(question)}</dt><dd>{escape(text)}</dd>\n" for question, text in rows)
+    return f"<dl>\n{said}</dl>"
+
+
+def _article(name: str, waveform: Tensor, sound: str, body: str) -> str:
+    """One sound with its picture, its player, and what was made of it."""
     return f"""<article>
 <figure>
 <img alt="Spectrogram of {escape(name)}" src="{_data_uri("image/png", _spectrogram(waveform))}">
@@ -141,7 +227,14 @@ def _article(name: str, waveform: Tensor, sound: str, result: Caption) -> str:
 </figure>
 <div>
 <h3><code>{escape(name)}</code></h3>
-<blockquote>{escape(result.text)}</blockquote>
+{body}
+</div>
+</article>"""
+
+
+def _considered(result: Caption) -> str:
+    """A caption and those that it was chosen among."""
+    return f"""<blockquote>{escape(result.text)}</blockquote>
 <div class="scores">
 <table>
 <thead><tr>
@@ -154,9 +247,7 @@ def _article(name: str, waveform: Tensor, sound: str, result: Caption) -> str:
 {"".join(_row(each) for each in result.candidates[:SHOWN])}
 </tbody>
 </table>
-</div>
-</div>
-</article>"""
+</div>"""
 
 
 def _row(each: Candidate) -> str:
@@ -167,6 +258,12 @@ def _row(each: Candidate) -> str:
 
 def _data_uri(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _spectrogram(waveform: Tensor) -> bytes:
