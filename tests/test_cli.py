@@ -17,6 +17,7 @@ import pytest
 from aural import __version__
 from aural.__main__ import _explain, main
 from aural.audio import write
+from aural.commands.output import interruptible, progress
 
 RATE = 16000
 QUICKLY = ("--device", "cpu", "--quiet", "--method", "greedy")
@@ -301,6 +302,24 @@ def test_interrupt_keeps_what_is_finished(sounds: Path, tmp_path: Path) -> None:
     assert "interrupted" in err and "Traceback" not in err and err.count("\n") == 1
     finished = [json.loads(line) for line in [first, *rest.splitlines()]]
     assert 1 <= len(finished) < 200 and all("caption" in result for result in finished)
+
+
+def test_an_interrupt_within_a_finaliser_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    thrown_away = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: thrown_away.append(unraisable.exc_type))
+
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with interruptible(), progress(3, quiet=True) as advance:
+        advance()
+        Closing()
+        assert thrown_away == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            advance()
+    with progress(3, quiet=True) as advance:
+        advance()
 
 
 def test_a_closed_pipe_is_no_drama(sounds: Path, tmp_path: Path) -> None:

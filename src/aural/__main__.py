@@ -24,7 +24,7 @@ from aural.commands.encode import encode
 from aural.commands.evaluate import evaluate
 from aural.commands.generate import generate
 from aural.commands.imagine import imagine
-from aural.commands.output import FAILED, INTERRUPTED, OK, USAGE, complain
+from aural.commands.output import FAILED, INTERRUPTED, OK, USAGE, complain, interruptible
 from aural.commands.prepare import prepare
 from aural.commands.train import train
 from aural.errors import AuralError, UsageError
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="aural: %(message)s", level=logging.ERROR if "--quiet" in given else logging.WARNING)
     try:
-        status = app(given, prog_name="aural", standalone_mode=False) or OK
+        with interruptible():
+            status = app(given, prog_name="aural", standalone_mode=False) or OK
     except Exception as error:
         if "--debug" in given:
             traceback.print_exc()

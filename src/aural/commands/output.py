@@ -1,7 +1,9 @@
 """How verbs speak: results on stdout as they come, everything else on stderr; and the exit statuses."""
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,36 @@ from aural.errors import AuralError, UsageError
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 Result = TypeVar("Result")
+
+_interrupted = threading.Event()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it Ctrl-C is noted as well as raised, for :func:`progress` to raise it again.
+
+    Python throws away what is raised within a finaliser, and every sound file that was read has one.
+    """
+    alone = threading.current_thread() is not threading.main_thread()  # where no signal arrives
+    if alone or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def note(number: int, frame: Any) -> None:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _interrupted.clear()
+
+
+def _go_on() -> None:
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def print_results(
@@ -115,9 +147,12 @@ def progress(total: int, quiet: bool, *, prints: bool = True) -> Iterator[Callab
 
     That is: on a terminal, when the results go somewhere else. Results that the command ``prints`` on the terminal are
     progress enough.
+
+    Raises:
+        KeyboardInterrupt: from that function, where Ctrl-C was pressed and nothing came of it.
     """
     if quiet or total < 2 or not sys.stderr.isatty() or (prints and sys.stdout.isatty()):
-        yield lambda: None
+        yield _go_on
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -125,4 +160,9 @@ def progress(total: int, quiet: bool, *, prints: bool = True) -> Iterator[Callab
     # rich would otherwise send what is printed on stdout to its own console, which is stderr
     with Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False, transient=True) as bar:
         task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
+
+        def advance() -> None:
+            _go_on()
+            bar.advance(task)
+
+        yield advance
