@@ -34,7 +34,7 @@ MEASURED = 500
 """Answers of a kind whose length is looked at."""
 MATCHING = 2
 """Layers of GPT-2 that start by attending to what is alike."""
-COMPARISON, COMPARING = "presence", 0.1
+FIRST_KIND, FIRST_SHARE = "presence", 0.1
 """Kind of question that it begins with, and for which share of the steps: all else builds on telling whether what is
 asked for is among what is known."""
 UNREAD = 0.3
@@ -163,11 +163,11 @@ def train_language_model(
     n_tokens = [np.mean([len(reader.ids(told.answer + STOP)) for told in some[:MEASURED]]) for some in kinds]
     shares = np.array(n_tokens) ** -0.5
     shares /= shares.sum()
-    n_comparing = round(COMPARING * training.steps) * training.batch_size if COMPARISON in of_kind else 0
+    n_first = round(FIRST_SHARE * training.steps) * training.batch_size if FIRST_KIND in of_kind else 0
 
     def example(index: int) -> Told:
         generator = np.random.default_rng([training.seed, 8, index])
-        some = of_kind[COMPARISON] if index < n_comparing else kinds[int(generator.choice(len(kinds), p=shares))]
+        some = of_kind[FIRST_KIND] if index < n_first else kinds[int(generator.choice(len(kinds), p=shares))]
         return some[int(generator.integers(len(some)))]
 
     def counts(batch: Any) -> dict[str, float]:

@@ -7,7 +7,7 @@ encoder, and it foretells the picture itself rather than the noise, which gave c
 
 And it does not begin with nothing but noise. Which picture a word means is a table that a U-Net learns slowly, through
 all its layers and out of noise; so a small network of two layers draws a sketch of the words first, blurred where a
-word has several pictures, and lies beside the noisy picture as further channels, as small pictures do in cascades (Ho
+word has several pictures. It lies beside the noisy picture as further channels, as small pictures do in cascades (Ho
 et al., arXiv 2106.15282).
 """
 

@@ -1,5 +1,6 @@
 """How verbs speak: results on stdout as they come, everything else on stderr; and the exit statuses."""
 
+import _thread
 import json
 import signal
 import sys
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from aural.errors import AuralError, UsageError
@@ -15,35 +17,45 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 Result = TypeVar("Result")
 
-_interrupted = threading.Event()
+RETRIED = 0.02
+"""Seconds after which Ctrl-C is tried again."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it Ctrl-C is noted as well as raised, for :func:`progress` to raise it again.
+    """Within it Ctrl-C waits while soundfile reads.
 
-    Python throws away what is raised within a finaliser, and every sound file that was read has one.
+    libsndfile calls back into Python for the bytes of a file. What is raised there is printed and thrown away, and the
+    file is taken for a damaged one.
     """
-    alone = threading.current_thread() is not threading.main_thread()  # where no signal arrives
-    if alone or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    elsewhere = threading.current_thread() is not threading.main_thread()  # where no signal arrives
+    if elsewhere or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
 
-    def note(number: int, frame: Any) -> None:
-        _interrupted.set()
-        raise KeyboardInterrupt
+    waiting: list[threading.Timer] = []
 
-    signal.signal(signal.SIGINT, note)
+    def again() -> None:
+        waiting.clear()
+        _thread.interrupt_main()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_globals.get("__name__") != "soundfile":
+            frame = frame.f_back
+        if frame is None:
+            raise KeyboardInterrupt
+        if not waiting:
+            waiting.append(threading.Timer(RETRIED, again))
+            waiting[0].daemon = True
+            waiting[0].start()
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
+        for timer in waiting:
+            timer.cancel()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _interrupted.clear()
-
-
-def _go_on() -> None:
-    if _interrupted.is_set():
-        raise KeyboardInterrupt
 
 
 def print_results(
@@ -147,12 +159,9 @@ def progress(total: int, quiet: bool, *, prints: bool = True) -> Iterator[Callab
 
     That is: on a terminal, when the results go somewhere else. Results that the command ``prints`` on the terminal are
     progress enough.
-
-    Raises:
-        KeyboardInterrupt: from that function, where Ctrl-C was pressed and nothing came of it.
     """
     if quiet or total < 2 or not sys.stderr.isatty() or (prints and sys.stdout.isatty()):
-        yield _go_on
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -160,9 +169,4 @@ def progress(total: int, quiet: bool, *, prints: bool = True) -> Iterator[Callab
     # rich would otherwise send what is printed on stdout to its own console, which is stderr
     with Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False, transient=True) as bar:
         task = bar.add_task("", total=total)
-
-        def advance() -> None:
-            _go_on()
-            bar.advance(task)
-
-        yield advance
+        yield lambda: bar.advance(task)
