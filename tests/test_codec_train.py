@@ -25,7 +25,7 @@ from aural.codec.losses import (
     l1_loss,
     multi_scale_mel_loss,
 )
-from aural.codec.recipes import RECIPES, Recipe, default, tiny
+from aural.codec.recipes import RECIPES, LossWeights, Recipe, default, tiny
 from aural.codec.train import _Training, awake, train
 from aural.codec_folder import load_codec
 from aural.errors import UsageError
@@ -65,7 +65,7 @@ def grads(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
 @pytest.mark.parametrize("judged", [True, False])
 def test_each_player_gets_the_gradient_of_its_own_losses(judged: bool) -> None:
     """As when the two are taught one after the other, each by a pass of its own."""
-    recipe = tiny()
+    recipe = replace(tiny(), unjudged_weights=LossWeights(waveform=5.0, mel=1.0))
     torch.manual_seed(0)
     module = _Training(Encodec(recipe.model), recipe, Cuts([], recipe.data, 0)).train()
     module._start_codebooks(torch.device("cpu"))
@@ -88,7 +88,7 @@ def test_each_player_gets_the_gradient_of_its_own_losses(judged: bool) -> None:
         fake = frozen(output)
     quantized.penalty.backward(retain_graph=True)
     own = {"waveform": l1_loss(output, waveform), "mel": multi_scale_mel_loss(output, waveform, recipe.mel)}
-    weights = asdict(recipe.weights)
+    weights = asdict(recipe.weights if judged else recipe.unjudged_weights or recipe.weights)
     if judged:
         own |= {"adversarial": adversarial_loss(fake), "features": feature_matching_loss(fake, real)}
     balanced = GradientBalancer({name: weights[name] for name in own}).backward(own, output)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
-from aural.soundscapes.facts import facts
+from aural.soundscapes.facts import FIELDS, MOST_SOUNDS, PLACES, fact_sheet, facts, sheet_of_labels
 from aural.soundscapes.imagined import imagined
 from aural.soundscapes.questions import KINDS, questions, thing
 from aural.soundscapes.scene import Part, Scene
@@ -23,6 +23,46 @@ def test_at_once_behind_and_silence() -> None:
     assert facts(Scene(5.0, (behind, quick))).endswith(" four fast")
     assert facts(Scene(5.0, ())) == "there is silence"
     assert facts(Scene(5.0, (Part("no such sound", ((0.0, 1.0),)),))) == ""
+
+
+def test_each_fact_has_a_place_of_its_own() -> None:
+    dog = Part("dog bark", ((0.0, 0.3), (0.5, 0.8), (1.0, 1.3)), counted=True, level_db=-10.0, distant=True)
+    rain = Part("rain", ((2.0, 5.0),))
+    sheet = fact_sheet(Scene(5.0, (dog, rain)))
+    assert sheet is not None and all(sheet.known) and len(sheet.places) == len(sheet.known) == MOST_SOUNDS * PLACES
+    name = ("barking dog",)
+    assert sheet.places[:PLACES] == (
+        name, name, (*name, "three"), name, (*name, "far away"), (*name, "soft"), name, name
+    )  # fmt: skip
+    name = ("falling rain",)
+    assert sheet.places[PLACES : 2 * PLACES] == (
+        name, (*name, "then"), name, name, name, (*name, "loud"), (*name, "long"), name
+    )  # fmt: skip
+    assert set(sheet.places[2 * PLACES :]) == {()}
+
+
+def test_of_a_label_only_the_first_place_is_known() -> None:
+    sheet = sheet_of_labels(["rain"])
+    assert sheet is not None and sheet.places[0] == ("falling rain",) and sum(sheet.known) == 1 and sheet.known[0]
+    assert sheet_of_labels(["rain", "wind"]) is None and sheet_of_labels(["no such sound"]) is None
+    silence = fact_sheet(Scene(5.0, ()))
+    assert silence is not None and silence.places[:2] == (("there is silence",), ()) and all(silence.known)
+    assert fact_sheet(Scene(5.0, (Part("no such sound", ((0.0, 1.0),)),))) is None
+
+
+def test_no_fact_is_left_out_of_the_sheet() -> None:
+    for index in range(200):
+        scene = imagined(np.random.default_rng([1, index]))
+        sheet = fact_sheet(scene)
+        assert sheet is not None
+        words = {word for place in sheet.places for word in place[1:]}
+        assert words <= {word for field in FIELDS for word in field}
+        said = facts(scene)
+        for word in words - {"then", "with"}:
+            assert word in said
+        assert len(sheet.places) == MOST_SOUNDS * PLACES
+        heard = [sheet.places[place * PLACES] for place in range(len(scene.parts))]
+        assert all(name and name[0] in said for name in heard)
 
 
 def test_what_is_answered_stands_in_the_facts() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from aural.answering.tasks import Task, asked_of
 from aural.manifest import Clip
-from aural.soundscapes.facts import facts
+from aural.soundscapes.facts import FactSheet, fact_sheet, facts
 from aural.soundscapes.imagined import imagined
 from aural.soundscapes.questions import questions
 from aural.soundscapes.scene import Scene
@@ -27,7 +27,7 @@ AskedOf = dict[str, dict[str, tuple[Asked, ...]]]
 class Told:
     """An answer, what it answers, and what it can be known from."""
 
-    facts: str
+    facts: FactSheet
     prompt: str
     answer: str
     kind: str
@@ -62,7 +62,7 @@ def all_asked(
     return {name: {kind: tuple(pairs) for kind, pairs in kinds.items()} for name, kinds in found.items()}
 
 
-def told(facts: str, asked: AskedOf) -> Iterator[Told]:
+def told(facts: FactSheet, asked: AskedOf) -> Iterator[Told]:
     """All that is asked of a scene, with the facts of it."""
     for kinds in asked.values():
         for kind, pairs in kinds.items():
@@ -76,4 +76,6 @@ def told_of_imagined(n: int, tasks: Sequence[Task], seed: int) -> Iterator[Told]
         generator = np.random.default_rng([seed, 9, index])
         scene = imagined(generator)
         said = captions(scene, QUESTION_ROUNDS, generator)
-        yield from told(facts(scene), all_asked(scene, scene.labels, said, tasks, generator))
+        sheet = fact_sheet(scene)
+        assert sheet is not None
+        yield from told(sheet, all_asked(scene, scene.labels, said, tasks, generator))

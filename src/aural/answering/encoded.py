@@ -11,10 +11,12 @@ from rich.progress import track
 from torch import Tensor
 
 from aural.answering.asked import QUESTION_ROUNDS, Asked, AskedOf, Told, all_asked, told
+from aural.answering.fact_rows import FactRows
 from aural.answering.tasks import Task
+from aural.errors import UsageError
 from aural.features import N_MELS
 from aural.soundscapes.examples import Examples
-from aural.soundscapes.facts import facts
+from aural.soundscapes.facts import FactSheet, fact_sheet, sheet_of_labels
 from aural.spec_augment import frequency_response
 
 
@@ -24,6 +26,13 @@ class EncodedScene:
     """(R, A) float16, of the audio encoder."""
     asked: tuple[Asked, ...]
     """Those of this turn."""
+
+
+@dataclass(frozen=True)
+class KnownScene:
+    rows: Tensor
+    """(R, A) float16, of the audio encoder."""
+    facts: FactSheet
 
 
 class EncodedScenes:
@@ -54,7 +63,7 @@ class EncodedScenes:
             progress: show a progress bar.
         """
         self.rows: list[Tensor] = []
-        self.facts: list[str] = []
+        self.facts: list[FactSheet | None] = []
         self.asked: list[AskedOf] = []
         group = examples.settings.soundscapes.group
         for first in track(range(0, -(-n // group) * group, group), "encoding scenes", disable=not progress):
@@ -67,17 +76,30 @@ class EncodedScenes:
             self.rows += list(rows.half().cpu())
             for index, (example, said) in enumerate(some, start=first):
                 generator = np.random.default_rng([examples.seed, 5, index])
-                self.facts.append("" if example.scene is None else facts(example.scene))
+                known = sheet_of_labels(example.labels) if example.scene is None else fact_sheet(example.scene)
+                self.facts.append(known)
                 self.asked.append(all_asked(example.scene, example.labels, said, tasks, generator))
         often = Counter(kind for asked in self.asked for kinds in asked.values() for kind in kinds)
         # what few scenes allow to ask is asked of these the more often
         self.weights = {kind: n**-0.5 for kind, n in often.items()}
 
+    def _place(self, index: int, seed: int) -> int:
+        """Scenes of a group are alike in length only; any order will do, another one each turn."""
+        turn, place = divmod(index, len(self.rows))
+        return int(np.random.default_rng([seed, 6, turn]).permutation(len(self.rows))[place])
+
+    def draw_facts(self, index: int, *, seed: int) -> KnownScene:
+        """The scene of an index, or else the next of which something is known, with its facts."""
+        scene = self._place(index, seed)
+        for place in (*range(scene, len(self.rows)), *range(scene)):
+            known = self.facts[place]
+            if known is not None:
+                return KnownScene(self.rows[place], known)
+        raise UsageError("nothing is known of any scene: the manifest needs clips with one label")
+
     def draw(self, index: int, *, shares: Mapping[str, float], n_asked: int, seed: int) -> EncodedScene:
         """The scene of an index with ``n_asked`` prompts, of the tasks named in ``shares`` in their proportion."""
-        turn, place = divmod(index, len(self.rows))
-        # Scenes of a group are alike in length only; any order will do, another one each turn.
-        scene = int(np.random.default_rng([seed, 6, turn]).permutation(len(self.rows))[place])
+        scene = self._place(index, seed)
         generator = np.random.default_rng([seed, 7, index])
         asked = {name: kinds for name, kinds in self.asked[scene].items() if name in shares}
         drawn = []
@@ -88,8 +110,9 @@ class EncodedScenes:
         return EncodedScene(self.rows[scene], tuple(drawn))
 
     def texts(self) -> list[Told]:
-        """All that is said and asked about the pool."""
-        return [one for known, asked in zip(self.facts, self.asked, strict=True) for one in told(known, asked)]
+        """All that is said and asked about the scenes of the pool; of its recordings too little is known."""
+        known = zip(self.facts, self.asked, strict=True)
+        return [one for facts, asked in known if facts and all(facts.known) for one in told(facts, asked)]
 
 
 def _drawn(weights: Mapping[str, float], generator: np.random.Generator) -> str:
@@ -112,4 +135,20 @@ class EncodedCollate:
             "rows": torch.stack([scene.rows for scene in scenes]).float(),
             "prompts": self.prompts([prompt for prompt, _ in asked]),
             "targets": self.targets([answer for _, answer in asked]),
+        }
+
+
+@dataclass(frozen=True)
+class FactsCollate:
+    """Encoded scenes with their facts -> what an audio mapper learns the facts from."""
+
+    read: FactRows
+
+    def __call__(self, scenes: Sequence[KnownScene]) -> dict[str, Any]:
+        """``rows`` (S, R, A); ``facts`` (S, P, W) and which of them are ``known`` (S, P)."""
+        sheets = [scene.facts for scene in scenes]
+        return {
+            "rows": torch.stack([scene.rows for scene in scenes]).float(),
+            "facts": self.read(sheets),
+            "known": self.read.known(sheets),
         }

@@ -1,9 +1,9 @@
 """The language side of the embedded default: it learns to answer from facts in words, and its GPT-2 is then frozen.
 
-It is the model itself, with words in place of sound: the prefix is the facts of a scene, read as a prompt is
-(:mod:`aural.soundscapes.facts`), and then the prompt. So it comes to know how an answer follows from facts and prompt,
-over many more scenes than anybody could render. What is left for the audio mapper is to say in GPT-2's terms what is
-heard.
+It is the model itself, with words in place of sound: the prefix is the facts of a scene, each at a place of its own
+(:class:`aural.soundscapes.facts.FactSheet`), and then the prompt. So it comes to know how an answer follows from facts
+and prompt, over many more scenes than anybody could render. What is left for the audio mapper is to say in GPT-2's
+terms what is heard.
 
 GPT-2 has the form and the reader of tokens of the published one, so that everything that works over that works over it:
 a target ends with " <|endoftext|>", whose first token, the lone space, is where an answer stops.
@@ -24,6 +24,7 @@ from aural.answering.model import AnsweringConfig, AudioLanguageModel, Gpt2Confi
 from aural.answering.tokenizer import END, STOP, TOKENIZER, Tokenizers, find_gpt2
 from aural.checkpoint import load_config, load_weights, save_model
 from aural.errors import CheckpointError
+from aural.soundscapes.facts import FactSheet
 from aural.training import TrainConfig, train
 from aural.whitening import start_white
 
@@ -41,7 +42,7 @@ UNREAD = 0.3
 """Share of prompts of which the words themselves are hidden and their states alone are read: other words for the same
 question have other vectors and much the same states."""
 WHITENED = 2000
-"""Prompts and facts, at most, by which the reading of them starts."""
+"""Prompts, and facts of scenes, at most, by which the reading of them starts."""
 
 PARTS = ("gpt2.", "prompt_rows.")
 """What of an audio language model is learned from words."""
@@ -118,6 +119,7 @@ def train_language_model(
     texts: Sequence[Told],
     reader: Tokenizers,
     read: Callable[[Sequence[str]], Tensor],
+    read_facts: Callable[[Sequence[FactSheet]], Tensor],
     *,
     training: TrainConfig,
     out: Path,
@@ -132,8 +134,8 @@ def train_language_model(
         texts: what it learns from; all kinds about equally often, however rare they are, but those with long answers
             the more seldom: every token counts alike, and a yes or a no is one token, and the hardest to know.
         reader: of the model.
-        read: prompts -> rows (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`. Facts are read likewise,
-            and cut to the length of the audio's part of the prefix.
+        read: prompts -> rows (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`.
+        read_facts: facts -> rows (B, P, W) in place of the audio's part of the prefix.
         training: how.
         out: folder of the training.
         resume: go on where an earlier run stopped.
@@ -145,7 +147,7 @@ def train_language_model(
 
     def collate(some: list[Told]) -> dict[str, Tensor]:
         return {
-            "facts": read([told.facts for told in some])[:, : config.prefix_length],
+            "facts": read_facts([told.facts for told in some]),
             "prompts": read([told.prompt for told in some]),
             "targets": reader.targets([told.answer for told in some]),
         }
@@ -174,8 +176,9 @@ def train_language_model(
         return {"cross_entropy": int((batch["targets"] != pad).sum())}
 
     torch.manual_seed(training.seed)
-    some = sorted({text for told in texts for text in (told.prompt, told.facts)})
-    start_white(model.prompt_rows.linear, read(some[:: -(-len(some) // WHITENED)]).flatten(0, 1))
+    prompts, sheets = sorted({told.prompt for told in texts}), list(dict.fromkeys(told.facts for told in texts))
+    some = (read(prompts[:: -(-len(prompts) // WHITENED)]), read_facts(sheets[:: -(-len(sheets) // WHITENED)]))
+    start_white(model.prompt_rows.linear, torch.cat([rows.flatten(0, 1) for rows in some]))
     _start_matching(model)
     train(
         _OverFacts(model),

@@ -37,6 +37,8 @@ class Recipe:
     """Each is heard as by another microphone (:func:`aural.spec_augment.frequency_response`)."""
     n_asked: int = 4
     """Prompts put to each in one step."""
+    facts: TrainConfig | None = None
+    """The audio mapper first learns what the facts are, as the language model reads them; None: it does not."""
     language: LanguageRecipe | None = None
     """None: the language model is given (``--language-model``)."""
 
@@ -90,6 +92,7 @@ def default() -> Recipe:
         soundscapes=ExampleSettings(soundscapes, recordings=0.35, speed_octaves=0.6),
         pool=16_000,
         pool_response_db=6.0,
+        facts=replace(train, steps=8000, batch_size=64, learning_rate=5e-4, weight_decay=0.01),
         language=LanguageRecipe(vocab_size=800, imagined=30_000, train=text),
     )
 
@@ -121,6 +124,7 @@ def tiny() -> Recipe:
         tasks=TASKS,
         soundscapes=soundscapes,
         pool=8,
+        facts=train,
         language=LanguageRecipe(vocab_size=300, imagined=20, train=text),
     )
 

@@ -21,7 +21,8 @@ from aural.answering.borrowed import borrowed_clip, borrowed_gpt2
 from aural.answering.classify import fit_label_temperature
 from aural.answering.convert import SYSTEM
 from aural.answering.data import AskedCollate, AskedExamples
-from aural.answering.encoded import EncodedCollate, EncodedScenes
+from aural.answering.encoded import EncodedCollate, EncodedScenes, FactsCollate
+from aural.answering.fact_rows import FactRows, RememberedPrompts
 from aural.answering.language import train_language_model, train_tokenizer, trained_before
 from aural.answering.model import AnsweringConfig, AudioLanguageModel, encode_rows
 from aural.answering.recipes import RECIPES, Recipe
@@ -59,6 +60,13 @@ Label temperature: {temperature:.3g}, {fitted}
 
 Limits: it knows the sounds and the kinds of questions it was trained on and little else. The licence of the recordings
 applies to what is said of them here: carry their attribution along with the weights.
+"""
+
+HEARING = ("audio_rows.", "audio_mapper.")
+"""What of an audio language model learns from sound, over a frozen encoder and a frozen language model."""
+FACTS_CARD = """# A mapper that says facts
+
+Part of an audio language model before it has learned to answer, and of little use alone.
 """
 
 CONSTANTS = 0.02
@@ -182,7 +190,8 @@ def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> R
         return adjusted(run, seed=seed, steps=steps, precision=precision)
 
     language = recipe.language and replace(recipe.language, train=changed(recipe.language.train))
-    return replace(recipe, train=changed(recipe.train), language=language)
+    facts = recipe.facts and changed(recipe.facts)
+    return replace(recipe, train=changed(recipe.train), facts=facts, language=language)
 
 
 def _shares(settings: Recipe, table: Mapping[str, Task]) -> dict[Task, float]:
@@ -245,7 +254,7 @@ def _over_soundscapes(
 
     if shared.language is None:
         texts = [*shared.pool.texts(), *told_of_imagined(settings.language.imagined, tuple(shares), seed)]
-        read = {text: None for told in texts for text in (told.facts, told.prompt, told.answer)}
+        read = {text: None for told in texts for text in (told.prompt, told.answer)}
         words = train_tokenizer(read, settings.language.vocab_size)
         model, reader = made(words)
         shared.language = (
@@ -255,6 +264,7 @@ def _over_soundscapes(
                 texts,
                 reader,
                 RememberedPrompts(reader),
+                FactRows(reader),
                 training=settings.language.train,
                 out=how.out / "language",
                 resume=how.resume,
@@ -268,25 +278,55 @@ def _over_soundscapes(
     for name, part in (("gpt2.", model.gpt2), ("prompt_rows.", model.prompt_rows)):
         load_into(part, {key.removeprefix(name): value for key, value in spoken.items() if key.startswith(name)})
     start_white(model.audio_rows.linear, torch.cat(shared.pool.rows[:: ceil(len(shared.pool.rows) / WHITENED)]).float())
+    _say_facts(model, shared.pool, FactRows(reader), settings.facts, how)
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
     asked = {task.name: share for task, share in shares.items()}
     example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)
     _run(_OverEncoded(model), example, collate, settings.train, reader, clips, command, how)
 
 
-class RememberedPrompts:
-    """A reader of prompts that reads each once: the same ones come back many times in a training."""
+def _say_facts(
+    model: AudioLanguageModel, pool: EncodedScenes, read: FactRows, training: TrainConfig | None, how: _How
+) -> None:
+    """Let the audio mapper say the facts before it learns to answer: as good as a start, and it costs no GPT-2."""
+    if training is None:
+        return
+    collate = FactsCollate(read)
+    module = _OverFacts(model)
 
-    def __init__(self, reader: Tokenizers) -> None:
-        self.reader = reader
-        self.known: dict[str, Tensor] = {}
+    def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
+        own = {name.removeprefix("model."): value for name, value in weights.items()}
+        own = {name: value for name, value in own.items() if name.startswith(HEARING)}
+        save_model(folder, system="facts", config=model.config, weights=own, card=FACTS_CARD)
 
-    def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """As :meth:`aural.answering.tokenizer.Tokenizers.prompts`."""
-        new = sorted({prompt for prompt in prompts if prompt not in self.known})
-        if new:
-            self.known.update(zip(new, self.reader.prompts(new).half(), strict=True))
-        return torch.stack([self.known[prompt] for prompt in prompts]).float()
+    example = partial(pool.draw_facts, seed=training.seed)
+    run_training(
+        module,
+        example=example,
+        collate=collate,
+        counts=lambda batch: {"facts": int(batch["known"].sum())},
+        loss_weights={"facts": 1.0},
+        config=training,
+        out=how.out / "facts",
+        save=save,
+        resume=how.resume,
+        device=how.device,
+        progress=how.progress,
+    )
+    model.load_state_dict(load_weights(how.out / "facts"), strict=False)
+
+
+class _OverFacts(nn.Module):
+    """How far the audio's part of the prefix is from the facts, as the language model learned to read them."""
+
+    def __init__(self, model: AudioLanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        said = self.model.audio_prefix(self.model.embed_encoded(batch["rows"]))
+        error = (said - self.model.prompt_prefix(batch["facts"])).square().mean(2)
+        return {"facts": error[batch["known"]].mean()}
 
 
 class _OverEncoded(nn.Module):

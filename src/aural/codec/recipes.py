@@ -44,6 +44,8 @@ class Recipe:
     """
     unjudged: float = 0.0
     """Share of the steps, from the first on, without the discriminator: reconstruction alone costs half as much."""
+    unjudged_weights: LossWeights | None = None
+    """Of these steps, as far as there is no discriminator in them; None: as later."""
     half: bool = False
     """Keep the finished weights in 16 bits."""
 
@@ -65,7 +67,7 @@ def default() -> Recipe:
     The discriminator doubles the cost of a step, and has little to say before there is a likeness: it comes late, is
     small, looks half as often as in the paper, and has less of a say. A young encoder changes faster than codebooks can
     follow, and most entries would fall out of use: they start later, from more frames than a batch holds, and learn
-    faster.
+    faster. Samples come first: by spectra alone it learns envelopes in a few hundred steps and harmonics never.
     """
     quantizer = QuantizerConfig(n_codebooks=4, codebook_size=1024, kmeans_iterations=20, decay=0.97)
     model = EncodecConfig(n_filters=16, dimension=64, quantizer=quantizer)
@@ -77,7 +79,7 @@ def default() -> Recipe:
         stride=(1, 3),
     )
     train = TrainConfig(
-        steps=5000,
+        steps=7000,
         batch_size=8,
         learning_rate=1e-3,
         final_learning_rate=5e-5,
@@ -94,10 +96,11 @@ def default() -> Recipe:
         discriminator,
         CutSettings(),
         train,
-        LossWeights(waveform=1.0, mel=2.0, adversarial=1.0, features=2.0),
-        unquantised=0.1,
+        LossWeights(waveform=4.0, mel=2.0, adversarial=1.0, features=2.0),
+        unquantised=0.04,
         start_cuts=128,
         unjudged=0.6,
+        unjudged_weights=LossWeights(waveform=10.0, mel=1.0),
         half=True,
     )
 

@@ -190,9 +190,9 @@ class _Training(nn.Module):
         self.judged_from = round(recipe.unjudged * recipe.train.steps)
         self.codec = add_weight_norm(codec)
         self.discriminator = StftDiscriminator(recipe.discriminator)
-        weights = asdict(recipe.weights)
-        self.balancer = GradientBalancer(weights)
-        self.unjudged_balancer = GradientBalancer({name: weights[name] for name in ("waveform", "mel")})
+        self.balancer = GradientBalancer(asdict(recipe.weights))
+        weights = recipe.unjudged_weights or recipe.weights
+        self.unjudged_balancer = GradientBalancer({"waveform": weights.waveform, "mel": weights.mel})
         learnt = {"balanced": 1.0, "commitment": 1.0, "discriminator": 1.0}
         self.loss_weights = learnt | dict.fromkeys(self.REPORTED, 0.0)
 

@@ -279,7 +279,7 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
         premise = pick(wording.count).format(many=words[1])
     else:
         premise = pick((*wording.premise, *wording.manner)).format(a=thing(missing))
-    yield Question("premise", premise, NOT_THERE.format(thing=_bare(missing)))
+    yield Question("premise", premise, NOT_THERE.format(thing=bare(missing)))
 
     known = [(part, " ".join(attributes(scene, part))) for part in parts]
     known = [(part, said) for part, said in known if said]
@@ -379,7 +379,7 @@ def thing(label: str) -> str:
     return SOUNDS[label].noun_phrases[0]
 
 
-def _bare(label: str) -> str:
+def bare(label: str) -> str:
     """The same without its article: ``barking dog``."""
     return thing(label).removeprefix("a ").removeprefix("an ")
 
