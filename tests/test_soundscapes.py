@@ -1,6 +1,7 @@
 """Soundscapes: always the same for a seed, and what is said of them is what can be measured in them."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -286,15 +287,21 @@ def test_answers_are_true(drawn: list[Scene], wording: Wording) -> None:
             elif one.kind == "premise":
                 assert one.answer.startswith(NOT_THERE.split("{", maxsplit=1)[0])
                 assert not any(label in parts for label in named), one
-            elif one.kind == "loudness" and one.answer in things:
+            elif one.kind == "loudness":
                 loudest = max(scene.foreground, key=lambda part: part.level_db)
-                assert things[one.answer] == loudest.label
+                thing, _, so = one.answer.partition(" louder, so ")
+                assert things[thing] == loudest.label
+                assert not so or _about_the_first_named(one.question, thing, wording.is_louder) == (so == "yes")
             elif one.kind == "duration":
                 longest = max(scene.foreground, key=lambda part: part.seconds)
                 assert things[one.answer] == longest.label
             elif one.kind == "order" and one.answer in things:
                 place = 0 if one.question in wording.first else -1
                 assert things[one.answer] == scene.foreground[place].label
+            elif one.kind == "order" and one.answer not in ("yes", "no"):
+                thing, so = one.answer.split(" first, so ")
+                assert things[thing] == scene.foreground[0].label
+                assert _about_the_first_named(one.question, thing, wording.before) == (so == "yes")
             elif one.kind == "manner":
                 part = parts[named[0]]
                 assert ("far away" in one.answer) == part.distant and ("behind" in one.answer) == part.background
@@ -306,6 +313,14 @@ def test_answers_are_true(drawn: list[Scene], wording: Wording) -> None:
     assert {kind for kind, _ in asked} == set(KINDS)
     yes, no = asked["presence", "yes"], asked["presence", "no"]
     assert 0.4 < yes / (yes + no) < 0.6
+
+
+def _about_the_first_named(question: str, thing: str, ways: tuple[str, ...]) -> bool:
+    """Whether a question, put in one of some ways, has a thing in the place of their ``{a}``."""
+    return any(
+        re.fullmatch(re.escape(way).replace(r"\{a\}", re.escape(thing)).replace(r"\{b\}", ".+"), question)
+        for way in ways
+    )
 
 
 def test_paraphrases_are_new() -> None:

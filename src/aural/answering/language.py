@@ -38,6 +38,8 @@ MATCHING = 2
 FIRST_KIND, FIRST_SHARE = "presence", 0.1
 """Kind of question that it begins with, and for which share of the steps: all else builds on telling whether what is
 asked for is among what is known."""
+OF_TWO, OFTEN = ("order", "loudness", "comparison"), 2.0
+"""Kinds of questions about two sounds at once, which are the hardest, and how much more often than others they come."""
 UNREAD = 0.3
 """Share of prompts of which the words themselves are hidden and their states alone are read: other words for the same
 question have other vectors and much the same states."""
@@ -131,8 +133,9 @@ def train_language_model(
 
     Args:
         model: over a sentence encoder; what it has for sound stays as it is.
-        texts: what it learns from; all kinds about equally often, however rare they are, but those with long answers
-            the more seldom: every token counts alike, and a yes or a no is one token, and the hardest to know.
+        texts: what it learns from; all kinds about equally often, however rare they are, but those about two sounds
+            more often and those with long answers the more seldom: every token counts alike, and a yes or a no is one
+            token, and the hardest to know.
         reader: of the model.
         read: prompts -> rows (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`.
         read_facts: facts -> rows (B, P, W) in place of the audio's part of the prefix.
@@ -163,7 +166,7 @@ def train_language_model(
         of_kind.setdefault(told.kind, []).append(told)
     kinds = [some for _, some in sorted(of_kind.items())]
     n_tokens = [np.mean([len(reader.ids(told.answer + STOP)) for told in some[:MEASURED]]) for some in kinds]
-    shares = np.array(n_tokens) ** -0.5
+    shares = np.array(n_tokens) ** -0.5 * [OFTEN if kind in OF_TWO else 1.0 for kind in sorted(of_kind)]
     shares /= shares.sum()
     n_first = round(FIRST_SHARE * training.steps) * training.batch_size if FIRST_KIND in of_kind else 0
 

@@ -82,7 +82,7 @@ def default() -> Recipe:
         ema_decay=0.995,
         save_every=500,
     )
-    text = replace(train, steps=4000, batch_size=64, learning_rate=5e-4, ema_decay=None)
+    text = replace(train, steps=6000, batch_size=64, learning_rate=5e-4, ema_decay=None)
     # Changed by more than the listener is used to, as in captioning: what it knows by heart is no measure.
     soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size, speed_octaves=0.6)
     return Recipe(

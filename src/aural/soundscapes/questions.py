@@ -247,7 +247,8 @@ HELD_OUT = Wording(
 """Paraphrases that no training asks: what is understood beyond the words it was learned from."""
 
 SO = ", so "
-"""Between a reason and what follows from it: of which there are more is answered with both numbers first."""
+"""Between a reason and what follows from it. Where two sounds are compared, what each is known for comes first: a bare
+yes or no, which follows from both at once, is hardly ever learned."""
 NOT_THERE = "there is no {thing}"
 """Answer to a question about something that is not there."""
 
@@ -310,7 +311,7 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
             else:
                 a, b = (first, last) if yes() else (last, first)
                 asked = pick(wording.before).format(a=thing(a.label), b=thing(b.label))
-                yield Question("order", asked, _yes(a is first))
+                yield Question("order", asked, f"{thing(first.label)} first{SO}{_yes(a is first)}")
         if len(front) == 2:
             yield from _compared(front[0], front[1], in_turn, wording, pick, yes)
 
@@ -348,7 +349,7 @@ def _compared(
             yield Question("loudness", pick(wording.louder), thing(louder.label))
         else:
             asked = pick(wording.is_louder).format(a=thing(a.label), b=thing(b.label))
-            yield Question("loudness", asked, _yes(a is louder))
+            yield Question("loudness", asked, f"{thing(louder.label)} louder{SO}{_yes(a is louder)}")
     shorter, longer = sorted((a, b), key=lambda part: part.end - part.start)
     if len(a.times) == len(b.times) == 1 and longer.seconds >= LONGER * shorter.seconds:
         yield Question("duration", pick(wording.longest), thing(longer.label))
