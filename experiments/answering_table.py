@@ -3,9 +3,10 @@
     python experiments/answering_table.py --manifest sounds.jsonl --listeners held_out/listening -o runs/answering
 
 Setting A learns captioning alone, setting B captioning, classification and questions together (Deshmukh et al. 2023,
-section 5); encoder, language model, pool of scenes and number of steps are the same. For each fold it takes the
-listener that never heard it (``LISTENERS/FOLD``) and judges the captions that the models write of the fold's recordings
-and of soundscapes made of them; setting B is judged on its labels besides. Finished runs are kept and not repeated.
+section 5), neither of them facts first; encoder, language model, pool of scenes and number of steps are the same. For
+each fold it takes the listener that never heard it (``LISTENERS/FOLD``) and judges the captions that the models write
+of the fold's recordings and of soundscapes made of them; setting B is judged on its labels besides. Finished runs are
+kept and not repeated.
 """
 
 import argparse
@@ -66,8 +67,9 @@ def main() -> None:
 
 def _run(run: Path, options: argparse.Namespace, fold: str, seed: int, tasks: dict[str, float], shared: Shared) -> None:
     def shortened(recipe: Recipe) -> Recipe:
-        training = replace(recipe.train, steps=options.steps, warmup_steps=min(100, options.steps // 4))
-        return replace(recipe, pool=options.pool, train=training, tasks=tasks)
+        warmup = min(100, options.steps // 4)
+        training = replace(recipe.train, steps=options.steps, learning_rate=1e-3, warmup_steps=warmup)
+        return replace(recipe, pool=options.pool, train=training, facts=None, tasks=tasks)
 
     if shared.pool is None:  # it holds what either setting asks, and the language model has read all of that
         train(
@@ -81,7 +83,7 @@ def _run(run: Path, options: argparse.Namespace, fold: str, seed: int, tasks: di
             resume=True,
             shared=shared,
             change=lambda recipe: replace(
-                recipe, pool=options.pool, train=replace(recipe.train, steps=1, warmup_steps=0)
+                recipe, pool=options.pool, facts=None, train=replace(recipe.train, steps=1, warmup_steps=0)
             ),
         )
     train(
