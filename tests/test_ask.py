@@ -449,6 +449,7 @@ def test_training_from_the_command_line(run: Run, trained: Path, manifest: Path,
         *("--encoder", trained.with_name(f"{trained.name}-listener"), "--tasks", tmp_path / "mine.csv"),
     )
     assert (status, err) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"language", "facts"}
     loaded = load(tmp_path / "out")
     assert loaded.model.config.htsat is None
     assert loaded.model.config.label_temperature == pytest.approx(fit_label_temperature(loaded, unheard))

@@ -7,8 +7,10 @@ import torch
 from tokenizers import Tokenizer, models
 
 from aural.answering.fact_rows import FactRows, RememberedPrompts
+from aural.answering.model import AudioLanguageModel
 from aural.answering.recipes import tiny
 from aural.answering.tokenizer import Tokenizers
+from aural.answering.train import HEARING, _OverFacts
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.soundscapes.facts import PLACES, fact_sheet, sheet_of_labels
 from aural.soundscapes.scene import Part, Scene
@@ -51,3 +53,22 @@ def test_a_reader_gives_the_same_at_every_turn(reader: Tokenizers) -> None:
     prompts = RememberedPrompts(reader)
     assert torch.equal(prompts(["is there rain", "how many"]), prompts(["is there rain", "how many"]))
     assert torch.allclose(prompts(["how many"]), reader.prompts(["how many"]), atol=1e-2)  # kept in half
+
+
+def test_a_mapper_learns_from_the_places_that_are_known() -> None:
+    torch.manual_seed(0)
+    config = tiny().model
+    module = _OverFacts(AudioLanguageModel(config)).train()
+    assert config.conv_encoder is not None and config.sentences is not None
+    batch = {
+        "rows": torch.randn(2, config.audio_rows, config.conv_encoder.width),
+        "facts": torch.randn(2, config.prefix_length, config.sentences.width),
+        "known": torch.tensor([[True, False, True], [True, False, False]]),
+    }
+    loss = module(batch)["facts"]
+    others = batch["facts"] + ~batch["known"][..., None] * 5.0
+    assert torch.equal(module(batch | {"facts": others})["facts"], loss)
+    assert not torch.equal(module(batch | {"facts": batch["facts"] + 5.0})["facts"], loss)
+    loss.backward()
+    learned = {name.removeprefix("model.") for name, p in module.named_parameters() if p.grad is not None}
+    assert learned and all(name.startswith(HEARING) for name in learned)
