@@ -74,7 +74,7 @@ def default() -> Recipe:
         search="greedy",
     )
     train = TrainConfig(
-        steps=2000,
+        steps=1200,
         batch_size=32,
         learning_rate=3e-4,
         warmup_steps=100,
@@ -91,7 +91,8 @@ def default() -> Recipe:
         train,
         tasks=TASKS,
         soundscapes=ExampleSettings(soundscapes, recordings=0.35, speed_octaves=0.6),
-        pool=16_000,
+        # of a quarter of this, it learns the very scenes by heart
+        pool=64_000,
         pool_response_db=6.0,
         facts=facts,
         language=LanguageRecipe(vocab_size=800, imagined=30_000, train=text),
