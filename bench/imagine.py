@@ -1,6 +1,6 @@
 """Painting against the plain pipeline of diffusers, with the same weights in the same run.
 
-    python bench/imagine.py                  everything at the published size (not yet run whole)
+    python bench/imagine.py                  everything at the published size (so far part by part, a at --batches 1)
     python bench/imagine.py --part b         one part: a Stable Diffusion 1.x, b our default
     python bench/imagine.py --tiny           everything at toy sizes, in seconds: only shows that it works
     python bench/imagine.py --json OUT       the figures to a file as well
