@@ -10,7 +10,7 @@ from aural.answering.fact_rows import FactRows, RememberedPrompts
 from aural.answering.model import AudioLanguageModel
 from aural.answering.recipes import tiny
 from aural.answering.tokenizer import Tokenizers
-from aural.answering.train import HEARING, _OverFacts
+from aural.answering.train import HEARING, _SayingFacts
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.soundscapes.facts import PLACES, fact_sheet, sheet_of_labels
 from aural.soundscapes.scene import Part, Scene
@@ -58,7 +58,7 @@ def test_a_reader_gives_the_same_at_every_turn(reader: Tokenizers) -> None:
 def test_a_mapper_learns_from_the_places_that_are_known() -> None:
     torch.manual_seed(0)
     config = tiny().model
-    module = _OverFacts(AudioLanguageModel(config)).train()
+    module = _SayingFacts(AudioLanguageModel(config)).train()
     assert config.conv_encoder is not None and config.sentences is not None
     batch = {
         "rows": torch.randn(2, config.audio_rows, config.conv_encoder.width),

@@ -5,7 +5,7 @@ import numpy as np
 from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
 from aural.soundscapes.facts import FIELDS, MOST_SOUNDS, PLACES, fact_sheet, facts, sheet_of_labels
 from aural.soundscapes.imagined import imagined
-from aural.soundscapes.questions import KINDS, questions, thing
+from aural.soundscapes.questions import KINDS, attributes, questions, thing
 from aural.soundscapes.scene import Part, Scene
 
 
@@ -55,14 +55,13 @@ def test_no_fact_is_left_out_of_the_sheet() -> None:
         scene = imagined(np.random.default_rng([1, index]))
         sheet = fact_sheet(scene)
         assert sheet is not None
-        words = {word for place in sheet.places for word in place[1:]}
-        assert words <= {word for field in FIELDS for word in field}
-        said = facts(scene)
-        for word in words - {"then", "with"}:
-            assert word in said
         assert len(sheet.places) == MOST_SOUNDS * PLACES
-        heard = [sheet.places[place * PLACES] for place in range(len(scene.parts))]
-        assert all(name and name[0] in said for name in heard)
+        for place, part in enumerate(scene.parts):
+            name, *places = sheet.places[place * PLACES : (place + 1) * PLACES]
+            assert name and name[0] in facts(scene) and all(said[0] == name[0] for said in places)
+            words = [word for said in places for word in said[1:]]
+            assert sorted(set(words) - {"then", "with"}) == sorted(attributes(scene, part))
+            assert all(set(said[1:]) <= set(field) for said, field in zip(places, FIELDS, strict=True))
 
 
 def test_what_is_answered_stands_in_the_facts() -> None:

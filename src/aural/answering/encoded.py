@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -86,12 +88,12 @@ class EncodedScenes:
     def _place(self, index: int, seed: int) -> int:
         """Scenes of a group are alike in length only; any order will do, another one each turn."""
         turn, place = divmod(index, len(self.rows))
-        return int(np.random.default_rng([seed, 6, turn]).permutation(len(self.rows))[place])
+        return int(_order(seed, turn, len(self.rows))[place])
 
     def draw_facts(self, index: int, *, seed: int) -> KnownScene:
         """The scene of an index, or else the next of which something is known, with its facts."""
         scene = self._place(index, seed)
-        for place in (*range(scene, len(self.rows)), *range(scene)):
+        for place in chain(range(scene, len(self.rows)), range(scene)):
             known = self.facts[place]
             if known is not None:
                 return KnownScene(self.rows[place], known)
@@ -113,6 +115,11 @@ class EncodedScenes:
         """All that is said and asked about the scenes of the pool; of its recordings too little is known."""
         known = zip(self.facts, self.asked, strict=True)
         return [one for facts, asked in known if facts and all(facts.known) for one in told(facts, asked)]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, turn: int, n: int) -> np.ndarray:
+    return np.random.default_rng([seed, 6, turn]).permutation(n)
 
 
 def _drawn(weights: Mapping[str, float], generator: np.random.Generator) -> str:

@@ -32,14 +32,15 @@ class FactRows:
 
     def __init__(self, reader: Tokenizers) -> None:
         self.reader = reader
-        self.places = {"": 0}
-        self.words = [torch.zeros(0)]
+        assert reader.config.sentences is not None
+        self.ids: dict[str, int] = {}
+        self.words = [torch.zeros(reader.config.sentences.width)]  # the first is no word
         self.sheets: dict[FactSheet, Tensor] = {}
 
     def __call__(self, sheets: Sequence[FactSheet]) -> Tensor:
         """(B, P, W); places that there are none of are zeros, and so are all beyond those of a sheet."""
         ids = torch.stack([self._ids(sheet) for sheet in sheets])
-        return torch.stack([torch.zeros_like(self.words[-1]), *self.words[1:]])[ids].sum(2)
+        return torch.stack(self.words)[ids].sum(2)
 
     def known(self, sheets: Sequence[FactSheet]) -> Tensor:
         """(B, P), which of these rows are known."""
@@ -56,8 +57,8 @@ class FactRows:
         return self.sheets[sheet]
 
     def _id(self, word: str) -> int:
-        if word not in self.places:
+        if word not in self.ids:
             tokens = self.reader.prompts([word])[0]
-            self.places[word] = len(self.words)
+            self.ids[word] = len(self.words)
             self.words.append(tokens[tokens.ne(0).any(1)].mean(0))
-        return self.places[word]
+        return self.ids[word]

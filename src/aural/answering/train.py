@@ -278,7 +278,8 @@ def _over_soundscapes(
     for name, part in (("gpt2.", model.gpt2), ("prompt_rows.", model.prompt_rows)):
         load_into(part, {key.removeprefix(name): value for key, value in spoken.items() if key.startswith(name)})
     start_white(model.audio_rows.linear, torch.cat(shared.pool.rows[:: ceil(len(shared.pool.rows) / WHITENED)]).float())
-    _say_facts(model, shared.pool, FactRows(reader), settings.facts, how)
+    if settings.facts is not None:
+        _say_facts(model, shared.pool, FactRows(reader), settings.facts, how)
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
     asked = {task.name: share for task, share in shares.items()}
     example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)
@@ -286,24 +287,19 @@ def _over_soundscapes(
 
 
 def _say_facts(
-    model: AudioLanguageModel, pool: EncodedScenes, read: FactRows, training: TrainConfig | None, how: _How
+    model: AudioLanguageModel, pool: EncodedScenes, read: FactRows, training: TrainConfig, how: _How
 ) -> None:
-    """Let the audio mapper say the facts before it learns to answer: as good as a start, and it costs no GPT-2."""
-    if training is None:
-        return
-    collate = FactsCollate(read)
-    module = _OverFacts(model)
+    """Let the audio mapper learn to say the facts, before it learns to be answered from; that takes no GPT-2."""
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
         own = {name.removeprefix("model."): value for name, value in weights.items()}
         own = {name: value for name, value in own.items() if name.startswith(HEARING)}
         save_model(folder, system="facts", config=model.config, weights=own, card=FACTS_CARD)
 
-    example = partial(pool.draw_facts, seed=training.seed)
     run_training(
-        module,
-        example=example,
-        collate=collate,
+        _SayingFacts(model),
+        example=partial(pool.draw_facts, seed=training.seed),
+        collate=FactsCollate(read),
         counts=lambda batch: {"facts": int(batch["known"].sum())},
         loss_weights={"facts": 1.0},
         config=training,
@@ -316,7 +312,7 @@ def _say_facts(
     model.load_state_dict(load_weights(how.out / "facts"), strict=False)
 
 
-class _OverFacts(nn.Module):
+class _SayingFacts(nn.Module):
     """How far the audio's part of the prefix is from the facts, as the language model learned to read them."""
 
     def __init__(self, model: AudioLanguageModel) -> None:

@@ -67,7 +67,8 @@ def default() -> Recipe:
     The discriminator doubles the cost of a step, and has little to say before there is a likeness: it comes late, is
     small, looks half as often as in the paper, and has less of a say. A young encoder changes faster than codebooks can
     follow, and most entries would fall out of use: they start later, from more frames than a batch holds, and learn
-    faster. Samples come first: by spectra alone it learns envelopes in a few hundred steps and harmonics never.
+    faster. Samples come first: from spectra it learns envelopes in a few hundred steps, and no harmonics. Upper ones
+    are still missing in the end, so that what it makes is not in the box yet.
     """
     quantizer = QuantizerConfig(n_codebooks=4, codebook_size=1024, kmeans_iterations=20, decay=0.97)
     model = EncodecConfig(n_filters=16, dimension=64, quantizer=quantizer)
