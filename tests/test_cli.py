@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -305,7 +306,20 @@ def test_interrupt_keeps_what_is_finished(sounds: Path, tmp_path: Path) -> None:
     assert 1 <= len(finished) < 200 and all("caption" in result for result in finished)
 
 
-def test_an_interrupt_waits_while_a_file_is_read(sounds: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_waits_while_a_file_is_read(
+    sounds: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Event()
+
+    class Later(threading.Timer):
+        """On a busy machine reading takes longer than it waits."""
+
+        def run(self) -> None:
+            done.wait()
+            super().run()
+
+    monkeypatch.setattr(threading, "Timer", Later)
+
     class Interrupting(io.BytesIO):
         def tell(self) -> int:  # called back by libsndfile, which throws away what is raised here
             signal.raise_signal(signal.SIGINT)
@@ -315,6 +329,7 @@ def test_an_interrupt_waits_while_a_file_is_read(sounds: Path, capfd: pytest.Cap
     found = []
     with interruptible(), pytest.raises(KeyboardInterrupt):
         found.append(read_mono(Interrupting((sounds / "noise.wav").read_bytes()), RATE))
+        done.set()
         for _ in range(1000):
             time.sleep(0.01)
         found.append(whole)  # never

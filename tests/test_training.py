@@ -74,6 +74,8 @@ def test_config_refuses_nonsense() -> None:
     for name, value in (("steps", 0), ("batch_size", 0), ("micro_batch_size", 0), ("warmup_steps", 11)):
         with pytest.raises(ValueError, match=name):
             replace(TrainConfig(steps=10), **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fsdp"):
+        TrainConfig(steps=10, optimizer="muon", parallel="fsdp")
 
 
 class Single(nn.Module):
@@ -129,6 +131,50 @@ def test_weights_decay_only_where_they_form_a_matrix(tmp_path: Path) -> None:
     module = Still()
     train_single(tmp_path, module, weight_decay=0.5)
     assert (module.matrix.item(), module.vector.item()) == pytest.approx((0.95**3, 1.0))
+
+
+def test_muon_moves_matrices_and_kernels_and_adamw_the_rest(tmp_path: Path) -> None:
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear, self.conv, self.one = nn.Linear(6, 4), nn.Conv1d(4, 3, 5), nn.Conv1d(1, 3, 2, bias=False)
+            self.table = nn.Embedding(5, 6)
+
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            x = self.conv(self.linear(self.table(torch.arange(5))).T)
+            return {"x": (x.square().sum() + self.one(x.sum(0, keepdim=True).T[..., None][:, :, [0, 0]]).sum())}
+
+    module, before = Layers(), Layers().state_dict()
+    train_single(tmp_path, module, optimizer="muon", weight_decay=0.0)
+    moved = {name: tensor - before[name] for name, tensor in module.state_dict().items()}
+    for name in ("linear.weight", "conv.weight"):  # all directions alike, as far as the iteration is exact
+        values = torch.linalg.svdvals(moved[name].flatten(1))
+        assert values.max() < 4 * values.min(), name
+    for name in ("table.weight", "one.weight", "linear.bias", "conv.bias"):
+        assert moved[name].abs().amax() <= 3 * 0.1 + 1e-5, name
+    values = torch.linalg.svdvals(moved["table.weight"])
+    assert values.max() > 4 * values.min()
+
+
+def test_muon_is_the_optimiser_of_pytorch(tmp_path: Path) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(6, 4, bias=False)
+
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            return {"x": self.linear.weight.square().sum()}
+
+    module, alone = Half(), Half()
+    train_single(tmp_path, module, optimizer="muon", weight_decay=0.5, clip_norm=None)
+    by_hand = torch.optim.Muon(alone.parameters(), lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        alone({})["x"].backward()
+        by_hand.step()
+        by_hand.zero_grad()
+    assert torch.equal(module.linear.weight, alone.linear.weight)
 
 
 def test_micro_batches_change_nothing(tmp_path: Path) -> None:
@@ -252,6 +298,19 @@ def test_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path: Path,
     assert_same_training(tmp_path, whole)
     worker.run(tmp_path, resume=True)  # nothing left to do
     assert_same_training(tmp_path, whole)
+
+
+def test_a_training_by_muon_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    def example(index: int) -> Tensor:
+        if index == 4 * 8 + 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return worker.example(index)
+
+    worker.run(tmp_path / "whole", optimizer="muon")
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(tmp_path / "half", example=example, optimizer="muon")
+    worker.run(tmp_path / "half", resume=True, optimizer="muon")
+    assert_same_training(tmp_path / "half", tmp_path / "whole")
 
 
 def test_training_can_be_prolonged(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from aural.processes import (
 )
 from aural.training_batches import batches, moved
 from aural.training_folder import load_state, open_training, save_state
+from aural.training_optimizer import Optimizer
 from aural.training_report import Report
 
 
@@ -62,6 +63,8 @@ class TrainConfig:
     warmup_steps: int = 0
     weight_decay: float = 0.01
     """On matrices and convolution kernels only: decaying gains, biases and other vectors helps nothing."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """``"muon"``: for matrices and kernels, with AdamW for the rest (:class:`aural.training_optimizer.Optimizer`)."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     clip_norm: float | None = 1.0
@@ -90,6 +93,8 @@ class TrainConfig:
             raise ValueError(f"micro_batch_size must be positive, not {self.micro_batch_size}")
         if not 0 <= self.warmup_steps <= self.steps:
             raise ValueError(f"warmup_steps must lie between 0 and steps ({self.steps}), not {self.warmup_steps}")
+        if self.optimizer == "muon" and self.parallel == "fsdp":
+            raise ValueError("Muon needs whole matrices, which fsdp cuts: set parallel to ddp")
 
 
 def adjusted(config: TrainConfig, *, seed: int, steps: int | None = None, precision: str | None = None) -> TrainConfig:
@@ -197,9 +202,16 @@ def train(
             module = copy.deepcopy(module)  # there is no way back from shards
         wrapped = spread(module.to(processes.device), processes, config.parallel, blocks)
         parameters = {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
-        optimizer = _optimizer(parameters, config)
+        optimizer = Optimizer(
+            module,
+            parameters,
+            muon=config.optimizer == "muon",
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        )
         average = {} if config.ema_decay is None else {name: p.detach().clone() for name, p in parameters.items()}
-        changing = partial(_tensors, module, parameters, optimizer, average)
+        changing = partial(_tensors, module, optimizer, average)
         done = _Progress(**load_state(saved, changing())) if saved else _Progress()
         _train_mode(module)
 
@@ -291,7 +303,7 @@ def _kernels(device: torch.device, precision: str) -> AbstractContextManager[Non
 
 
 def _update(
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     parameters: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
     config: TrainConfig,
@@ -303,10 +315,7 @@ def _update(
         raise AuralError(
             f"the gradients of step {step + 1} are not finite: train again with a lower learning_rate or clip_norm"
         )
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, step)
-    optimizer.step()
-    optimizer.zero_grad()
+    optimizer.step(learning_rate(config, step))
     with torch.no_grad():
         for name, mean in average.items():
             mean.lerp_(parameters[name], 1 - ema_decay(config, step))
@@ -368,35 +377,15 @@ class _Progress:
         return self.best_step == self.step
 
 
-def _optimizer(parameters: Mapping[str, nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, whose state exists from the start, so that a saved one can be read into it."""
-    if not parameters:
-        raise ValueError("the module has nothing to train: requires_grad is off everywhere")
-    groups = [
-        {"params": [p for p in parameters.values() if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
-    for parameter in parameters.values():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # at rate 0 and without a gradient: makes the state and changes no weight
-    optimizer.zero_grad()
-    for parameter in parameters.values():
-        optimizer.state[parameter]["step"].zero_()
-    return optimizer
-
-
 def _tensors(
     module: nn.Module,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     average: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """All tensors that training changes, by name and sharing memory with their users; frozen weights are left out."""
     frozen = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items() if name not in frozen}
-    for name, parameter in parameters.items():
-        tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.tensors().items()}
     return tensors | {f"average.{name}": tensor for name, tensor in average.items()}
 
 

@@ -31,7 +31,7 @@ from aural.codec.recipes import RECIPES, Recipe
 from aural.codec_folder import SYSTEM
 from aural.errors import UsageError
 from aural.manifest import VALIDATION, read_manifest
-from aural.networks.encodec import Encodec, PaddedConv, add_weight_norm, folded
+from aural.networks.encodec import Encodec, PaddedConv, add_weight_norm, fold_weight_norm, folded
 from aural.networks.stft_discriminator import Judged, StftDiscriminator
 from aural.soundscapes.compose import RMS
 from aural.training import adjusted, train as run_training
@@ -178,7 +178,7 @@ def _collate(examples: Sequence[tuple[np.ndarray, int]]) -> dict[str, Any]:
 
 
 class _Training(nn.Module):
-    """What the loop trains: the codec, its weights as length times direction, and the discriminator."""
+    """What the loop trains: the codec and the discriminator; for AdamW, their weights as length times direction."""
 
     REPORTED = ("waveform", "mel", "adversarial", "features", "negative_si_snr")
     """Losses that are only reported: those that are trained by have gone into ``balanced``."""
@@ -188,8 +188,12 @@ class _Training(nn.Module):
         self.recipe, self.cuts = recipe, cuts
         self.quantised_from = round(recipe.unquantised * recipe.train.steps)
         self.judged_from = round(recipe.unjudged * recipe.train.steps)
-        self.codec = add_weight_norm(codec)
+        self.codec = codec
         self.discriminator = StftDiscriminator(recipe.discriminator)
+        if recipe.train.optimizer == "muon":  # which sees to the size of each step itself, and needs to see the weights
+            fold_weight_norm(self.discriminator)
+        else:
+            add_weight_norm(self.codec)
         self.balancer = GradientBalancer(asdict(recipe.weights))
         weights = recipe.unjudged_weights or recipe.weights
         self.unjudged_balancer = GradientBalancer({"waveform": weights.waveform, "mel": weights.mel})

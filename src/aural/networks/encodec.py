@@ -15,7 +15,7 @@ of a layer, L steps of a layer.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from aural.networks.residual_quantizer import Quantized, QuantizerConfig, Residu
 LENGTH, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
 """Ends of the names of a weight in the form for training."""
 
+Network = TypeVar("Network", bound=nn.Module)
 LstmState = tuple[Tensor, Tensor]
 """Hidden and cell state of an LSTM, each (layers, B, W)."""
 
@@ -314,12 +315,12 @@ def add_weight_norm(codec: Encodec) -> Encodec:
     return codec
 
 
-def fold_weight_norm(codec: Encodec) -> Encodec:
-    """Undo :func:`add_weight_norm`; in place."""
-    for module in codec.modules():
+def fold_weight_norm(network: Network) -> Network:
+    """Undo :func:`add_weight_norm`, here or in a discriminator; in place."""
+    for module in network.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
-    return codec
+    return network
 
 
 def folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
