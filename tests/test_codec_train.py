@@ -25,12 +25,12 @@ from aural.codec.losses import (
     l1_loss,
     multi_scale_mel_loss,
 )
-from aural.codec.recipes import RECIPES, LossWeights, Recipe, default, tiny
-from aural.codec.train import _Training, awake, train
+from aural.codec.recipes import RECIPES, LossWeights, Phase, Recipe, default, tiny
+from aural.codec.train import _Training, awake, awake_judge, train
 from aural.codec_folder import load_codec
 from aural.errors import UsageError
 from aural.manifest import Clip, write_manifest
-from aural.networks.encodec import Encodec, EncodecConfig
+from aural.networks.encodec import Encodec, EncodecConfig, fold_weight_norm
 from aural.networks.stft_discriminator import StftDiscriminator
 
 RATE = 16000
@@ -65,7 +65,8 @@ def grads(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
 @pytest.mark.parametrize("judged", [True, False])
 def test_each_player_gets_the_gradient_of_its_own_losses(judged: bool) -> None:
     """As when the two are taught one after the other, each by a pass of its own."""
-    recipe = replace(tiny(), unjudged_weights=LossWeights(waveform=5.0, mel=1.0))
+    unjudged, last = LossWeights(waveform=5.0, mel=1.0, adversarial=0.0, features=0.0), LossWeights(mel=3.0)
+    recipe = replace(tiny(), phases=(Phase(0.5, unjudged), Phase(0.5, last)))
     torch.manual_seed(0)
     module = _Training(Encodec(recipe.model), recipe, Cuts([], recipe.data, 0)).train()
     module._start_codebooks(torch.device("cpu"))
@@ -73,7 +74,7 @@ def test_each_player_gets_the_gradient_of_its_own_losses(judged: bool) -> None:
     apart = deepcopy(module)
 
     torch.manual_seed(2)
-    batch = {"waveform": waveform, "step": module.judged_from - (not judged)}
+    batch = {"waveform": waveform, "step": module.ends[0] - (not judged)}
     losses = module(batch)
     assert losses.keys() == module.loss_weights.keys() == module.counts(batch).keys()
     torch.stack([losses[name] * weight for name, weight in module.loss_weights.items()]).sum().backward()
@@ -88,7 +89,7 @@ def test_each_player_gets_the_gradient_of_its_own_losses(judged: bool) -> None:
         fake = frozen(output)
     quantized.penalty.backward(retain_graph=True)
     own = {"waveform": l1_loss(output, waveform), "mel": multi_scale_mel_loss(output, waveform, recipe.mel)}
-    weights = asdict(recipe.weights if judged else recipe.unjudged_weights or recipe.weights)
+    weights = asdict(last if judged else unjudged)
     if judged:
         own |= {"adversarial": adversarial_loss(fake), "features": feature_matching_loss(fake, real)}
     balanced = GradientBalancer({name: weights[name] for name in own}).backward(own, output)
@@ -163,14 +164,43 @@ def test_a_training_goes_on_as_if_nothing_had_happened(
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_for_muon_weights_are_plain(manifest: Path, tmp_path: Path) -> None:
+    def by_muon(recipe: Recipe) -> Recipe:
+        return replace(changed(recipe), train=replace(recipe.train, steps=6, optimizer="muon"))
+
+    module = _Training(Encodec(tiny().model), by_muon(tiny()), Cuts([], tiny().data, 0))
+    assert not any("original" in name for name, _ in module.named_parameters())
+    train("tiny", manifest=manifest, out=tmp_path / "out", device="cpu", change=by_muon, progress=False)
+    before, after = awake(Encodec(tiny().model)).state_dict(), load_weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+
+
 def test_a_codec_learns(manifest: Path, tmp_path: Path) -> None:
     def longer(recipe: Recipe) -> Recipe:
         run = replace(recipe.train, steps=60, batch_size=4, learning_rate=3e-3)
-        return replace(recipe, unjudged=1.0, data=replace(recipe.data, recordings=1.0), train=run)
+        alone = (Phase(1.0, LossWeights(adversarial=0.0, features=0.0)),)
+        return replace(recipe, phases=alone, data=replace(recipe.data, recordings=1.0), train=run)
 
     train("tiny", manifest=manifest, out=tmp_path / "out", device="cpu", change=longer, progress=False)
     mel = [line["losses"]["mel"] for line in log(tmp_path / "out") if "losses" in line]
     assert sum(mel[-10:]) / 10 < 0.6 * mel[0]
+
+
+@torch.no_grad()
+def test_an_untrained_judge_tells_sounds_apart() -> None:
+    waveform = 0.1 * torch.randn(2, 1, 8000, generator=torch.Generator().manual_seed(0))
+    spread = []
+    for change in (lambda judge: judge, awake_judge, lambda judge: awake_judge(fold_weight_norm(judge))):
+        torch.manual_seed(0)
+        judged = change(StftDiscriminator(default().discriminator))(waveform)
+        spread.append(min(float(scale.logits.std()) for scale in judged))
+    assert spread[0] < 0.05 and min(spread[1:]) > 0.3
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.4), (0.7, 0.4)])
+def test_phases_are_the_whole(shares: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="add up to 1"):
+        replace(tiny(), phases=tuple(Phase(share) for share in shares))
 
 
 @torch.no_grad()

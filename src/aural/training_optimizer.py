@@ -5,9 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d)
-"""Whose weights Muon moves: of a convolution's kernel, one dimension is a row, and the others together a column."""
-
 
 class Optimizer:
     """All trained parameters; its state exists from the start, so that a saved one can be read into it.
@@ -41,12 +38,10 @@ class Optimizer:
         if not parameters:
             raise ValueError("the module has nothing to train: requires_grad is off everywhere")
         self.parameters = dict(parameters)
-        # Muon takes matrices only; those of kernels share their memory
-        matrices = {id(part.weight) for part in module.modules() if isinstance(part, MATRICES)} if muon else set()
+        # of a kernel, one dimension is a row, and the others together a column; the memory is the same
         self.matrices = {
-            name: nn.Parameter(parameter.detach().view(len(parameter), -1))
-            for name, parameter in self.parameters.items()
-            if id(parameter) in matrices and min(parameter.shape[:2]) > 1
+            name: nn.Parameter(self.parameters[name].detach().view(len(self.parameters[name]), -1))
+            for name in (_matrices(module, self.parameters) if muon else ())
         }
         others = [parameter for name, parameter in self.parameters.items() if name not in self.matrices]
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -91,3 +86,16 @@ class Optimizer:
             if owner in optimizer.state
             for key, value in optimizer.state[owner].items()
         }
+
+
+def _matrices(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[str]:
+    """Names of the weights that take vectors to vectors: of layers, kernels and attention, not of tables."""
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    return [
+        name
+        for name, parameter in parameters.items()
+        if name.endswith("weight")
+        and parameter.ndim >= 2
+        and min(parameter.shape[:2]) > 1
+        and id(parameter) not in tables
+    ]

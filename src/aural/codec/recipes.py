@@ -1,5 +1,6 @@
 """How to train a codec: plain functions that return settings; ``RECIPES`` is what the command line knows."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +29,22 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A part of a training, in which other losses count than before."""
+
+    share: float
+    """Of all steps."""
+    weights: LossWeights = field(default_factory=LossWeights)
+    quantised: bool = True
+    """False: decoder and encoder meet without the quantiser."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a discriminator in it; without, a step costs half as much."""
+        return self.weights.adversarial > 0 or self.weights.features > 0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Model, data and training of a codec."""
 
@@ -35,17 +52,12 @@ class Recipe:
     discriminator: StftDiscriminatorConfig
     data: CutSettings
     train: TrainConfig
-    weights: LossWeights = field(default_factory=LossWeights)
+    phases: tuple[Phase, ...] = (Phase(1.0),)
+    """One after the other."""
     mel: MelConfig = field(default_factory=MelConfig)
-    unquantised: float = 0.0
-    """Share of the steps, from the first on, in which decoder and encoder meet without the quantiser."""
     start_cuts: int = 0
     """Cuts that the codebooks start from; 0: the batch at hand, which should hold more frames than they have entries.
     """
-    unjudged: float = 0.0
-    """Share of the steps, from the first on, without the discriminator: reconstruction alone costs half as much."""
-    unjudged_weights: LossWeights | None = None
-    """Of these steps, as far as there is no discriminator in them; None: as later."""
     half: bool = False
     """Keep the finished weights in 16 bits."""
 
@@ -53,12 +65,15 @@ class Recipe:
         """Refuse a codec that this training has no sounds for.
 
         Raises:
-            ValueError: another sample rate, several channels, or a cut shorter than the discriminator's windows.
+            ValueError: another sample rate, several channels, a cut shorter than the discriminator's windows, or
+                phases that are more or less than the whole.
         """
         if self.model.sample_rate != SAMPLE_RATE or self.model.channels != 1:
             raise ValueError(f"codecs are trained on one channel at {SAMPLE_RATE} Hz")
         if self.data.n_samples < max(self.discriminator.win_lengths):
             raise ValueError("a cut is shorter than the discriminator's longest window")
+        if not math.isclose(sum(phase.share for phase in self.phases), 1.0):
+            raise ValueError("the shares of the phases do not add up to 1")
 
 
 def default() -> Recipe:
@@ -70,8 +85,8 @@ def default() -> Recipe:
     faster. Samples come first: from spectra it learns envelopes in a few hundred steps, and no harmonics. Upper ones
     are still missing in the end, so that what it makes is not in the box yet.
     """
-    quantizer = QuantizerConfig(n_codebooks=4, codebook_size=1024, kmeans_iterations=20, decay=0.97)
-    model = EncodecConfig(n_filters=16, dimension=64, quantizer=quantizer)
+    quantizer = QuantizerConfig(n_codebooks=8, codebook_size=1024, kmeans_iterations=20, decay=0.97)
+    model = EncodecConfig(n_filters=16, dimension=32, quantizer=quantizer)
     discriminator = StftDiscriminatorConfig(
         n_filters=16,
         n_ffts=(1024, 512, 256),
@@ -80,9 +95,10 @@ def default() -> Recipe:
         stride=(1, 3),
     )
     train = TrainConfig(
-        steps=7000,
+        steps=5200,
         batch_size=8,
-        learning_rate=1e-3,
+        optimizer="muon",
+        learning_rate=2e-3,
         final_learning_rate=5e-5,
         warmup_steps=100,
         weight_decay=0.0,
@@ -92,16 +108,20 @@ def default() -> Recipe:
         save_every=250,
         precision="bfloat16",
     )
+    samples_first = LossWeights(waveform=3.0, mel=2.0, adversarial=0.0, features=0.0)
     return Recipe(
         model,
         discriminator,
         CutSettings(),
         train,
-        LossWeights(waveform=4.0, mel=2.0, adversarial=1.0, features=2.0),
-        unquantised=0.04,
+        phases=(
+            Phase(0.05, samples_first, quantised=False),
+            Phase(0.21, samples_first),
+            Phase(0.14, LossWeights(waveform=1.0, mel=4.0, adversarial=0.0, features=0.0)),
+            Phase(0.60, LossWeights(waveform=0.5, mel=3.0, adversarial=1.5, features=3.0)),
+        ),
+        mel=MelConfig(floor=1e-7),
         start_cuts=128,
-        unjudged=0.6,
-        unjudged_weights=LossWeights(waveform=10.0, mel=1.0),
         half=True,
     )
 
@@ -115,7 +135,9 @@ def tiny() -> Recipe:
     train = TrainConfig(
         steps=4, batch_size=2, learning_rate=1e-3, weight_decay=0.0, clip_norm=None, ema_decay=0.9, log_every=1
     )
-    return Recipe(model, discriminator, data, train, unquantised=0.2, start_cuts=8, unjudged=0.5, half=True)
+    alone = LossWeights(adversarial=0.0, features=0.0)
+    phases = (Phase(0.2, alone, quantised=False), Phase(0.3, alone), Phase(0.5))
+    return Recipe(model, discriminator, data, train, phases, start_cuts=8, half=True)
 
 
 def paper() -> Recipe:

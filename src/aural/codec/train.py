@@ -7,14 +7,17 @@ one pass through it instead of two, and state, averages and resuming are the loo
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from aural.checkpoint import save_model
 from aural.codec.data import Cuts
@@ -47,7 +50,7 @@ Sound as {n_codebooks} of {codebook_size} entries a frame, and back. {millions:.
     {command}
 
 on cuts of {n_samples} samples from {n_clips} recordings and from soundscapes made of them and of synthesised sounds, in
-{steps} steps of {batch_size} cuts, the last {judged} of them with a discriminator.
+{steps} steps of {batch_size} cuts, {judged} of them with a discriminator.
 
 Limits: it was trained on these sounds alone. The licence of the recordings applies to it: carry their attribution along
 with the weights.
@@ -110,7 +113,7 @@ def train(
         n_samples=settings.data.n_samples,
         n_clips=len(clips),
         steps=run.steps,
-        judged=run.steps - round(settings.unjudged * run.steps),
+        judged=sum(round(phase.share * run.steps) for phase in settings.phases if phase.judged),
         batch_size=run.batch_size,
     )
     cuts = Cuts(clips, settings.data, seed)
@@ -160,6 +163,23 @@ def awake(codec: Encodec) -> Encodec:
     return codec
 
 
+@torch.no_grad()
+def awake_judge(discriminator: StftDiscriminator) -> StftDiscriminator:
+    """The same for a discriminator: at PyTorch's own weights it gives all sounds the same verdict, and learns none."""
+    slope = discriminator.config.negative_slope
+    for scale in discriminator.discriminators:
+        convolutions = [module for module in scale.modules() if isinstance(module, nn.Conv2d)]
+        for module in convolutions:
+            given = 1 / LEVEL if module is convolutions[0] else math.sqrt(2 / (1 + slope**2))
+            weight = given / math.sqrt(module.weight[0].numel()) * torch.randn_like(module.weight)
+            if parametrize.is_parametrized(module, "weight"):
+                module.weight = weight  # finds length and direction
+            else:
+                module.weight.copy_(weight)
+            nn.init.zeros_(cast(Tensor, module.bias))
+    return discriminator
+
+
 @dataclass(frozen=True)
 class _Examples:
     """A cut (N,), and how many steps are done before the one that learns from it."""
@@ -186,23 +206,25 @@ class _Training(nn.Module):
     def __init__(self, codec: Encodec, recipe: Recipe, cuts: Cuts) -> None:
         super().__init__()
         self.recipe, self.cuts = recipe, cuts
-        self.quantised_from = round(recipe.unquantised * recipe.train.steps)
-        self.judged_from = round(recipe.unjudged * recipe.train.steps)
+        shares = accumulate(phase.share for phase in recipe.phases)
+        self.ends = [round(share * recipe.train.steps) for share in shares]
         self.codec = codec
-        self.discriminator = StftDiscriminator(recipe.discriminator)
+        self.discriminator = awake_judge(StftDiscriminator(recipe.discriminator))
         if recipe.train.optimizer == "muon":  # which sees to the size of each step itself, and needs to see the weights
             fold_weight_norm(self.discriminator)
         else:
             add_weight_norm(self.codec)
-        self.balancer = GradientBalancer(asdict(recipe.weights))
-        weights = recipe.unjudged_weights or recipe.weights
-        self.unjudged_balancer = GradientBalancer({"waveform": weights.waveform, "mel": weights.mel})
+        self.balancers = nn.ModuleList(
+            GradientBalancer({name: weight for name, weight in asdict(phase.weights).items() if weight})
+            for phase in recipe.phases
+        )
         learnt = {"balanced": 1.0, "commitment": 1.0, "discriminator": 1.0}
         self.loss_weights = learnt | dict.fromkeys(self.REPORTED, 0.0)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        target, judged = batch["waveform"], batch["step"] >= self.judged_from
-        if batch["step"] >= self.quantised_from:
+        target, phase = batch["waveform"], self._phase(batch)
+        judged = self.recipe.phases[phase].judged
+        if self.recipe.phases[phase].quantised:
             self._start_codebooks(target.device)
             output, quantized = self.codec(target)
             commitment = quantized.penalty
@@ -223,8 +245,8 @@ class _Training(nn.Module):
                 verdict = discriminator_loss(fake, real)
             else:  # several processes expect a gradient for every parameter
                 verdict = 0.0 * torch.stack([parameter.sum() for parameter in self.discriminator.parameters()]).sum()
-            balancer = self.balancer if judged else self.unjudged_balancer
-            gradient, balanced = balancer.balance(losses, made)
+            balancer = cast(GradientBalancer, self.balancers[phase])
+            gradient, balanced = balancer.balance({name: losses[name] for name in balancer.weights}, made)
             seconds = target.shape[2] / self.recipe.model.sample_rate
             reported = {name: loss.detach() for name, loss in losses.items()}
             reported["negative_si_snr"] = negative_si_snr(
@@ -236,6 +258,9 @@ class _Training(nn.Module):
                 "discriminator": verdict,
             }
             return trained | dict.fromkeys(self.REPORTED, output.new_zeros(())) | reported
+
+    def _phase(self, batch: Mapping[str, Any]) -> int:
+        return min(bisect_right(self.ends, batch["step"]), len(self.ends) - 1)
 
     @torch.no_grad()
     def _start_codebooks(self, device: torch.device) -> None:
@@ -251,9 +276,10 @@ class _Training(nn.Module):
         """Cuts that each loss is a mean over."""
         n = float(len(batch["waveform"]))
         absent: set[str] = set()
-        if batch["step"] < self.quantised_from:
+        phase = self.recipe.phases[self._phase(batch)]
+        if not phase.quantised:
             absent |= {"commitment"}
-        if batch["step"] < self.judged_from:
+        if not phase.judged:
             absent |= {"discriminator", "adversarial", "features"}
         return {name: 0.0 if name in absent else n for name in self.loss_weights}
 

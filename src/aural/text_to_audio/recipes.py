@@ -55,6 +55,7 @@ def default() -> Recipe:
     train = TrainConfig(
         steps=3200,
         batch_size=16,
+        optimizer="muon",
         learning_rate=1e-3,
         warmup_steps=200,
         weight_decay=0.1,
