@@ -91,11 +91,5 @@ class Optimizer:
 def _matrices(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[str]:
     """Names of the weights that take vectors to vectors: of layers, kernels and attention, not of tables."""
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    return [
-        name
-        for name, parameter in parameters.items()
-        if name.endswith("weight")
-        and parameter.ndim >= 2
-        and min(parameter.shape[:2]) > 1
-        and id(parameter) not in tables
-    ]
+    weights = {name: p for name, p in parameters.items() if name.endswith("weight") and id(p) not in tables}
+    return [name for name, weight in weights.items() if weight.ndim >= 2 and min(weight.shape[:2]) > 1]
