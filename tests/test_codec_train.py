@@ -258,3 +258,22 @@ def test_cuts_depend_on_seed_and_index_alone(manifest: Path, tmp_path: Path) -> 
     assert any(np.any(cut[:700]) and not np.any(cut[1200:]) for cut in first.values())  # short.wav and what follows it
     alone = Cuts([], settings, seed=1)
     assert any(np.any(alone(index)) for index in order)  # soundscapes of what is synthesised
+
+
+def test_a_decoder_learns_on_and_codes_stay(whole: Path, manifest: Path, tmp_path: Path) -> None:
+    def alone(recipe: Recipe) -> Recipe:
+        return replace(changed(recipe), decoder_alone=True)
+
+    train("tiny", manifest=manifest, out=tmp_path / "out", codec=str(whole), device="cpu", change=alone, progress=False)
+    before, after = load_weights(whole), load_weights(tmp_path / "out")
+    changed_ones = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed_ones and all(name.startswith("decoder.") for name in changed_ones)
+    assert load_codec(tmp_path / "out").digest == load_codec(whole).digest
+    assert f"--codec {whole}" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_decoder_needs_a_codec_and_others_need_none(whole: Path, manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pass --codec"):
+        train("decoder", manifest=manifest, out=tmp_path / "out")
+    with pytest.raises(UsageError, match="leave out --codec"):
+        train("tiny", manifest=manifest, out=tmp_path / "out", codec=str(whole))

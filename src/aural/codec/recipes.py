@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aural.codec.data import CutSettings
 from aural.codec.losses import MelConfig
@@ -58,6 +58,8 @@ class Recipe:
     start_cuts: int = 0
     """Cuts that the codebooks start from; 0: the batch at hand, which should hold more frames than they have entries.
     """
+    decoder_alone: bool = False
+    """Of a codec that is given the decoder learns on; its codes of a sound stay what they are."""
     half: bool = False
     """Keep the finished weights in 16 bits."""
 
@@ -126,6 +128,21 @@ def default() -> Recipe:
     )
 
 
+def decoder() -> Recipe:
+    """The decoder of a trained codec learns on, while its codes, and what writes them, stay what they are.
+
+    The discriminator begins anew, and has no say before it has learned something.
+    """
+    recipe = default()
+    looking_on = LossWeights(waveform=0.3, mel=3.0, adversarial=0.01, features=0.01)
+    return replace(
+        recipe,
+        train=replace(recipe.train, steps=3000, learning_rate=1e-3),
+        phases=(Phase(0.1, looking_on), Phase(0.9, replace(looking_on, adversarial=1.5, features=3.0))),
+        decoder_alone=True,
+    )
+
+
 def tiny() -> Recipe:
     """A few steps with toy sizes, in seconds: for tests, and to see the whole road once."""
     quantizer = QuantizerConfig(n_codebooks=2, codebook_size=16, kmeans_iterations=4, codebook_dropout=True)
@@ -163,4 +180,4 @@ def paper() -> Recipe:
     return Recipe(EncodecConfig(), StftDiscriminatorConfig(), data, train)
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "tiny": tiny, "paper": paper}
+RECIPES: dict[str, Callable[[], Recipe]] = {"default": default, "decoder": decoder, "tiny": tiny, "paper": paper}

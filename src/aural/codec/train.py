@@ -31,7 +31,7 @@ from aural.codec.losses import (
     negative_si_snr,
 )
 from aural.codec.recipes import RECIPES, Recipe
-from aural.codec_folder import SYSTEM
+from aural.codec_folder import SYSTEM, load_codec
 from aural.errors import UsageError
 from aural.manifest import VALIDATION, read_manifest
 from aural.networks.encodec import Encodec, PaddedConv, add_weight_norm, fold_weight_norm, folded
@@ -62,6 +62,7 @@ def train(
     *,
     manifest: Path,
     out: Path,
+    codec: str | None = None,
     hold_out: str | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -77,6 +78,7 @@ def train(
         recipe: a name in ``RECIPES``.
         manifest: recordings; those with a single label are also what soundscapes are made of.
         out: folder of the model.
+        codec: name or folder of a trained one, for a recipe by which its decoder learns on.
         hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
@@ -87,7 +89,7 @@ def train(
         change: what an experiment changes in the recipe.
 
     Raises:
-        UsageError: unknown recipe, or nothing to learn from.
+        UsageError: unknown recipe, nothing to learn from, or a codec that the recipe needs or does not.
     """
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
@@ -100,15 +102,26 @@ def train(
     command = f"aural train codec --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
 
+    command += f" --codec {codec}" if codec else ""
+
     torch.manual_seed(seed)
-    codec = awake(Encodec(settings.model))
+    if settings.decoder_alone:
+        if codec is None:
+            raise UsageError(f"by recipe {recipe} the decoder of a codec learns on: pass --codec with its folder")
+        network = load_codec(codec, device="cpu").network
+        settings = replace(settings, model=network.config)
+        network.encoder.requires_grad_(False)
+    elif codec is not None:
+        raise UsageError(f"recipe {recipe} begins anew: leave out --codec, or take recipe decoder")
+    else:
+        network = awake(Encodec(settings.model))
     card = CARD.format(
         sample_rate=settings.model.sample_rate,
         frame_rate=settings.model.frame_rate,
         kilobits=settings.model.kilobits_per_second,
         n_codebooks=settings.model.quantizer.n_codebooks,
         codebook_size=settings.model.quantizer.codebook_size,
-        millions=sum(parameter.numel() for parameter in codec.parameters()) / 1e6,
+        millions=sum(parameter.numel() for parameter in network.parameters()) / 1e6,
         command=command,
         n_samples=settings.data.n_samples,
         n_clips=len(clips),
@@ -117,7 +130,7 @@ def train(
         batch_size=run.batch_size,
     )
     cuts = Cuts(clips, settings.data, seed)
-    module = _Training(codec, settings, cuts)
+    module = _Training(network, settings, cuts)
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
         own = {name.removeprefix("codec."): x for name, x in weights.items() if name.startswith("codec.")}
@@ -224,7 +237,11 @@ class _Training(nn.Module):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         target, phase = batch["waveform"], self._phase(batch)
         judged = self.recipe.phases[phase].judged
-        if self.recipe.phases[phase].quantised:
+        if self.recipe.decoder_alone:
+            with torch.no_grad():
+                vectors = self.codec.quantizer.decode(self.codec.encode(target))
+            output, commitment = self.codec.decoder(vectors), target.new_zeros(())
+        elif self.recipe.phases[phase].quantised:
             self._start_codebooks(target.device)
             output, quantized = self.codec(target)
             commitment = quantized.penalty
@@ -277,7 +294,7 @@ class _Training(nn.Module):
         n = float(len(batch["waveform"]))
         absent: set[str] = set()
         phase = self.recipe.phases[self._phase(batch)]
-        if not phase.quantised:
+        if not phase.quantised or self.recipe.decoder_alone:
             absent |= {"commitment"}
         if not phase.judged:
             absent |= {"discriminator", "adversarial", "features"}

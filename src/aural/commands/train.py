@@ -17,7 +17,7 @@ PARTS: dict[System, set[str]] = {
     "listening": set(),
     "answering": {"--encoder", "--gpt2", "--text-encoder", "--tasks"},
     "text_to_audio": {"--codec", "--codes", "--text-encoder"},
-    "codec": set(),
+    "codec": {"--codec"},
     "pictures": set(),
     "audio_to_image": {"--encoder", "--pictures", "--painter", "--lora"},
 }
@@ -58,7 +58,10 @@ def train(
         ),
     ] = None,
     codec: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR|HUB_ID", help="Generation: the codec, if not the packaged one.")
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR|HUB_ID", help="Generation: if not the packaged one. Codec: whose decoder learns on."
+        ),
     ] = None,
     codes: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Generation: where sounds are kept as codes, to be shared.")
@@ -110,7 +113,7 @@ def train(
         case "codec":
             from aural.codec.train import train as train_codec
 
-            train_codec(recipe, **common)
+            train_codec(recipe, codec=codec, **common)
         case "answering":
             from aural.answering.train import train as train_answerer
 
