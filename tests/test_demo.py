@@ -8,12 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from aural.answering.answer import answer
 from aural.answering.classify import classify
 from aural.audio_to_image.imagine import generate_image
 from aural.captioning.caption import caption
-from aural.demo import ASKED, BLENDED, EXAMPLES, LABELS, N_SOUNDSCAPES, demo
+from aural.demo import ASKED, BLENDED, EXAMPLES, LABELS, N_SOUNDSCAPES, PROMPTS, demo
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 FETCHING = {"src", "srcset", "href", "poster", "data", "action", "background"}
@@ -58,7 +59,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_recording_has_its_sound_its_picture_and_its_caption(tour: tuple[Path, str]) -> None:
     clips = sorted(EXAMPLES.glob("*.ogg"))
     page = Page(tour[0].read_text(encoding="utf-8"))
-    n_articles = 3 * len(clips) + N_SOUNDSCAPES
+    n_articles = 3 * len(clips) + len(PROMPTS) + N_SOUNDSCAPES
     assert clips and page.counts["article"] == page.counts["audio"] == n_articles
     assert page.counts["img"] == n_articles + len(BLENDED) * len(clips)
     for clip, result in zip(clips, caption([*clips], seed=0), strict=True):
@@ -93,6 +94,16 @@ def test_every_recording_is_painted(tour: tuple[Path, str]) -> None:
         generate_image(clip, seed=0).save(file, format="png")
         assert f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" in shown
         assert f"{clip.name}, alone and with 35% and 65% of " in tour[1]
+
+
+def test_every_prompt_has_its_sound(tour: tuple[Path, str]) -> None:
+    page = Page(tour[0].read_text(encoding="utf-8"))
+    played = [source for source in page.fetched if source.startswith("data:audio/flac;base64,")]
+    assert len(played) == len(PROMPTS) + N_SOUNDSCAPES
+    for prompt, source in zip(PROMPTS, played, strict=False):
+        assert prompt in page.texts and f"aural generate {prompt!r}: 5 s of sound\n" in tour[1]
+        waveform, rate = soundfile.read(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert len(waveform) == 5 * rate and abs(waveform).max() > 0.01
 
 
 def test_page_asks_nobody_for_anything(tour: tuple[Path, str]) -> None:

@@ -31,6 +31,7 @@ from aural.soundscapes import wording
 from aural.soundscapes.compose import Soundscape, Soundscapes, SoundscapeSettings
 from aural.soundscapes.prepare import with_kinds
 from aural.soundscapes.questions import questions, verdict
+from aural.text_to_audio.generate import GenerationModel, generate_audio, load as load_generation
 
 EXAMPLES = Path(__file__).with_name("examples")
 PAGE = Path(__file__).with_name("demo.html")
@@ -53,6 +54,9 @@ LABELS = {
 """What the bundled recordings are, for soundscapes."""
 ASKED = ("what can be heard?", "is there a barking dog?", "is there a crowing rooster?", "how loud is a piano?")
 """Of every recording; no piano is in any of them."""
+
+PROMPTS = ("a dog barks", "rain falls", "a rooster crows", "a dog barks while rain falls")
+"""Sounds that are made."""
 
 
 def demo(out: Path, *, device: str = "auto", seed: int = 0, offline: bool = False) -> Path:
@@ -82,6 +86,7 @@ def demo(out: Path, *, device: str = "auto", seed: int = 0, offline: bool = Fals
         _captioning(clips, captioner, seed),
         _answering(clips, answerer),
         _imagining(clips, load_imagination(device=device, offline=offline), seed),
+        _generating(load_generation(device=device, offline=offline), seed),
         _soundscapes(drawn, captioner, answerer, seed),
     ]
 
@@ -177,6 +182,20 @@ def _imagining(clips: list[Path], imaginer: ImaginationModel, seed: int) -> str:
     )
 
 
+def _generating(generator: GenerationModel, seed: int) -> str:
+    """Make a sound of each prompt; return their part of the page."""
+    articles = []
+    for made in generate_audio([*PROMPTS], model=generator, seed=seed):
+        print(f"aural generate {made.prompt!r}: {made.seconds:g} s of sound")
+        articles.append(_article(made.prompt, torch.from_numpy(made.waveform[0]), _flac(made.waveform), ""))
+    print(flush=True)
+    return _section(
+        "Sound: <code>aural generate</code>",
+        "A small language model writes the codes of a codec from the words alone.",
+        articles,
+    )
+
+
 def _soundscapes(soundscapes: list[Soundscape], captioner: CaptioningModel, answerer: AnsweringModel, seed: int) -> str:
     """Compare what is said of soundscapes of the clips, beside synthesised sounds, with what is there."""
     print("soundscapes of these recordings and of synthesised sounds\n")
@@ -193,10 +212,7 @@ def _soundscapes(soundscapes: list[Soundscape], captioner: CaptioningModel, answ
             rows.append((one.question, said if verdict(said) == verdict(one.answer) else f"{said} (no: {one.answer})"))
             print(f"         {one.question}?  {rows[-1][1]}")
         print(flush=True)
-        with TemporaryDirectory() as folder:
-            file = Path(folder) / "soundscape.flac"
-            write(file, soundscape.waveform, SAMPLE_RATE)
-            played = _data_uri("audio/flac", file.read_bytes())
+        played = _flac(soundscape.waveform)
         body = f"<blockquote>{escape(result.text)}</blockquote>\n{_questions(rows)}"
         articles.append(_article(f"truth: {truth}", torch.from_numpy(soundscape.waveform), played, body))
     return _section(
@@ -254,6 +270,14 @@ def _row(each: Candidate) -> str:
     numbers = (each.log_likelihood, each.similarity, each.score)
     cells = "".join(f'<td class="number">{number:+.2f}</td>' for number in numbers)
     return f"<tr><td>{escape(each.caption)}</td>{cells}</tr>\n"
+
+
+def _flac(waveform: np.ndarray) -> str:
+    """A sound (time,) or (1, time) at 16 kHz, for the page's player."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "sound.flac"
+        write(file, waveform, SAMPLE_RATE)
+        return _data_uri("audio/flac", file.read_bytes())
 
 
 def _data_uri(media_type: str, content: bytes) -> str:

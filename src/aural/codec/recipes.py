@@ -79,13 +79,13 @@ class Recipe:
 
 
 def default() -> Recipe:
-    """The embedded default: 50 frames a second, 2 kbit/s, 3.7 M parameters, somewhat over an hour on one core.
+    """The embedded default: 50 frames a second, 4 kbit/s, 3.6 M parameters, about an hour on one core.
 
     The discriminator doubles the cost of a step, and has little to say before there is a likeness: it comes late, is
-    small, looks half as often as in the paper, and has less of a say. A young encoder changes faster than codebooks can
+    small, and looks half as often as in the paper. A young encoder changes faster than codebooks can
     follow, and most entries would fall out of use: they start later, from more frames than a batch holds, and learn
-    faster. Samples come first: from spectra it learns envelopes in a few hundred steps, and no harmonics. Upper ones
-    are still missing in the end, so that what it makes is not in the box yet.
+    faster. Samples come first: from spectra it learns envelopes in a few hundred steps, and no harmonics. Muon uses all
+    dimensions of the latents alike, so that there must be no more than codebooks can follow (docs/text_to_audio.md).
     """
     quantizer = QuantizerConfig(n_codebooks=8, codebook_size=1024, kmeans_iterations=20, decay=0.97)
     model = EncodecConfig(n_filters=16, dimension=32, quantizer=quantizer)

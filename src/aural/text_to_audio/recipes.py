@@ -53,11 +53,11 @@ def default() -> Recipe:
         width=256, layers=7, heads=4, ffn_dim=1024, codebook_size=1024, text_width=384, t5=None, seconds=5.0
     )
     train = TrainConfig(
-        steps=3200,
+        steps=1150,
         batch_size=16,
         optimizer="muon",
-        learning_rate=1e-3,
-        warmup_steps=200,
+        learning_rate=2e-3,
+        warmup_steps=143,
         weight_decay=0.1,
         betas=(0.9, 0.95),
         ema_decay=0.995,
