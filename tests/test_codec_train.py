@@ -218,7 +218,7 @@ def test_an_untrained_codec_hears_differences_and_is_about_as_loud_as_sounds_are
 
 
 def test_what_cannot_be_trained_says_why(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, tiny, paper"):
+    with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, decoder, tiny, paper"):
         train("huge", manifest=manifest, out=tmp_path / "a")
     write_manifest(
         tmp_path / "m.jsonl", [Clip(tmp_path / "x.wav", split="fold1"), Clip(tmp_path / "y.wav", split="validation")]
