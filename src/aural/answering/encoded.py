@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -20,6 +19,7 @@ from aural.features import N_MELS
 from aural.soundscapes.examples import Examples
 from aural.soundscapes.facts import FactSheet, fact_sheet, sheet_of_labels
 from aural.spec_augment import frequency_response
+from aural.turns import order
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class EncodedScenes:
     def _place(self, index: int, seed: int) -> int:
         """Scenes of a group are alike in length only; any order will do, another one each turn."""
         turn, place = divmod(index, len(self.rows))
-        return int(_order(seed, turn, len(self.rows))[place])
+        return int(order(len(self.rows), seed=seed, stream=6, turn=turn)[place])
 
     def draw_facts(self, index: int, *, seed: int) -> KnownScene:
         """The scene of an index, or else the next of which something is known, with its facts."""
@@ -115,11 +115,6 @@ class EncodedScenes:
         """All that is said and asked about the scenes of the pool; of its recordings too little is known."""
         known = zip(self.facts, self.asked, strict=True)
         return [one for facts, asked in known if facts and all(facts.known) for one in told(facts, asked)]
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, turn: int, n: int) -> np.ndarray:
-    return np.random.default_rng([seed, 6, turn]).permutation(n)
 
 
 def _drawn(weights: Mapping[str, float], generator: np.random.Generator) -> str:

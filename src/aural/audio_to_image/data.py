@@ -25,6 +25,7 @@ from aural.manifest import Clip
 from aural.padding import pad
 from aural.soundscapes.acoustics import Waveform, at_level, change_speed, low_pass
 from aural.soundscapes.recordings import read
+from aural.turns import order
 
 SPEED_OCTAVES, LEVEL_DB, MUFFLED = 0.3, 10.0, 0.2
 """How a recording is varied: faster or slower, louder or softer, and how often its high frequencies are cut off."""
@@ -181,7 +182,7 @@ class EncodedRecordings:
 
     def __call__(self, index: int) -> Evoked:
         turn, place = divmod(index, len(self.features))
-        entry = int(np.random.default_rng([self.seed, 12, turn]).permutation(len(self.features))[place])
+        entry = int(order(len(self.features), seed=self.seed, stream=12, turn=turn)[place])
         pair = in_turn(self.pairs, entry, self.seed)
         image = pair.images[int(np.random.default_rng([self.seed, 13, index]).integers(len(pair.images)))]
         return Evoked(self.features[entry].float(), Shown(image, self.frames[entry]), pair.name)
@@ -190,7 +191,7 @@ class EncodedRecordings:
 def in_turn(paired: Sequence[Pair], index: int, seed: int) -> Pair:
     """The pair of an index: all of them in some order, then all of them in another."""
     turn, place = divmod(index, len(paired))
-    return paired[int(np.random.default_rng([seed, 9, turn]).permutation(len(paired))[place])]
+    return paired[int(order(len(paired), seed=seed, stream=9, turn=turn)[place])]
 
 
 def varied(waveform: Waveform, seconds: float, generator: np.random.Generator) -> tuple[Waveform, float, float]:

@@ -20,6 +20,7 @@ from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.soundscapes.examples import Examples
 from aural.spec_augment import frequency_response
+from aural.turns import order
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class EncodedExamples:
 
     def __call__(self, index: int) -> EncodedExample:
         turn, place = divmod(index // self.group, self.n_groups)
-        order = np.random.default_rng([self.seed, 4, turn]).permutation(self.n_groups)
-        example = int(order[place]) * self.group + index % self.group
+        group = order(self.n_groups, seed=self.seed, stream=4, turn=turn)[place]
+        example = int(group) * self.group + index % self.group
         captions = self.captions[example]
         return EncodedExample(self.tokens[example], captions[turn % len(captions)])
 

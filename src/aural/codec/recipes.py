@@ -79,13 +79,13 @@ class Recipe:
 
 
 def default() -> Recipe:
-    """The embedded default: 50 frames a second, 4 kbit/s, 3.6 M parameters, about an hour on one core.
+    """The embedded default: 50 frames a second, 4 kbit/s, 3.6 M parameters, about 45 minutes on one core.
 
     The discriminator doubles the cost of a step, and has little to say before there is a likeness: it comes late, is
-    small, and looks half as often as in the paper. A young encoder changes faster than codebooks can
-    follow, and most entries would fall out of use: they start later, from more frames than a batch holds, and learn
-    faster. Samples come first: from spectra it learns envelopes in a few hundred steps, and no harmonics. Muon uses all
-    dimensions of the latents alike, so that there must be no more than codebooks can follow (docs/text_to_audio.md).
+    small, and looks half as often as in the paper. A young encoder changes faster than codebooks can follow, and most
+    entries would fall out of use: they start later, from more frames than a batch holds, and learn faster. Samples come
+    first: from spectra it learns envelopes in a few hundred steps, and no harmonics. Muon uses all dimensions of the
+    latents alike, so that there must be no more than codebooks can follow (docs/text_to_audio.md).
     """
     quantizer = QuantizerConfig(n_codebooks=8, codebook_size=1024, kmeans_iterations=20, decay=0.97)
     model = EncodecConfig(n_filters=16, dimension=32, quantizer=quantizer)
@@ -162,7 +162,8 @@ def paper() -> Recipe:
 
     Adam at 3e-4, which is AdamW without decay, for 200 times 2000 updates of 64 clips of 1 s, no quantiser dropout, and
     a discriminator of five windows from the first update on. Codebooks are kept in use, which the original meant to do;
-    the codec starts as :func:`aural.codec.train.awake` makes it.
+    codec and discriminator start as :func:`aural.codec.train.awake` and
+    :func:`aural.codec.train.awake_judge` make them.
     """
     train = TrainConfig(
         steps=400_000,

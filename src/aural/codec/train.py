@@ -101,7 +101,6 @@ def train(
         raise UsageError(f"{manifest}: no clip to learn from" + (f" outside {hold_out}" if hold_out else ""))
     command = f"aural train codec --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
-
     command += f" --codec {codec}" if codec else ""
 
     torch.manual_seed(seed)
@@ -178,7 +177,10 @@ def awake(codec: Encodec) -> Encodec:
 
 @torch.no_grad()
 def awake_judge(discriminator: StftDiscriminator) -> StftDiscriminator:
-    """The same for a discriminator: at PyTorch's own weights it gives all sounds the same verdict, and learns none."""
+    """The same for a discriminator, in place.
+
+    At PyTorch's own weights it gives all sounds the same verdict, and hardly learns to tell them apart.
+    """
     slope = discriminator.config.negative_slope
     for scale in discriminator.discriminators:
         convolutions = [module for module in scale.modules() if isinstance(module, nn.Conv2d)]

@@ -24,6 +24,7 @@ from aural.checkpoint import write_whole
 from aural.codec_folder import Codec
 from aural.errors import CheckpointError, UsageError
 from aural.text_to_audio.data import Sounds
+from aural.turns import order
 
 DESCRIPTION = "codes.json"
 SHARD = 256
@@ -51,7 +52,7 @@ class Pool:
 
     def __call__(self, index: int) -> Coded:
         turn, place = divmod(index, len(self.coded))
-        return self.coded[int(_order(self.seed, turn, len(self.coded))[place])]
+        return self.coded[int(order(len(self.coded), seed=self.seed, stream=6, turn=turn)[place])]
 
 
 def encoded_pool(
@@ -118,7 +119,3 @@ def _from_bytes(content: bytes, path: Path) -> list[Coded]:
         return [Coded(codes, n_frames, tuple(said)) for codes, n_frames, said in rows]
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: delete it, and it is made anew ({error})") from None
-
-
-def _order(seed: int, turn: int, n: int) -> np.ndarray:
-    return np.random.default_rng([seed, 6, turn]).permutation(n)
