@@ -3,8 +3,8 @@
     python bench/ablation_rr.py --manifest sounds.jsonl --codec models/codec --hold-out fold1 --judge runs/judge \
         -o runs/ablation_rr
 
-Trains three variants of the token language model from three seeds each, on all clips but those of the fold, and judges
-each by ``aural evaluate text_to_audio`` on the fold: the judge is a listener that has heard neither the fold nor
+Trains three variants of the token language model from three seeds each, on all clips but those of the fold, and then
+judges each by ``aural evaluate text_to_audio`` on the fold: the judge is a listener that has heard neither the fold nor
 anything but recordings. Sounds are encoded once and shared, so that variants of a seed differ in nothing but the loss.
 Finished runs are kept and a stopped one goes on, so the command may be given again; the table is printed from all that
 are there. A row is the mean over its seeds, with the 95 % interval that follows from those of the seeds, which
@@ -38,13 +38,15 @@ SEEDS = (0, 1, 2)
 WITHOUT_MODEL = {"codec": "recordings through the codec", "real": "recordings"}
 
 
-def changed(regularization: RegularizationConfig, batch_size: int | None) -> Callable[[Recipe], Recipe]:
-    """What a variant changes in the recipe."""
+def changed(variant: str, options: argparse.Namespace) -> Callable[[Recipe], Recipe]:
+    """What a variant and the options change in the recipe."""
 
     def change(recipe: Recipe) -> Recipe:
-        model = replace(recipe.model, regularization=regularization)
-        run = recipe.train if batch_size is None else replace(recipe.train, batch_size=batch_size)
-        return replace(recipe, model=model, train=run)
+        model = replace(recipe.model, regularization=VARIANTS[variant])
+        run = replace(recipe.train, batch_size=options.batch_size or recipe.train.batch_size)
+        if options.steps and options.steps < recipe.train.steps:  # the same share of the steps as in the recipe
+            run = replace(run, warmup_steps=run.warmup_steps * options.steps // run.steps)
+        return replace(recipe, model=model, train=run, pool=options.pool or recipe.pool)
 
     return change
 
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--batch-size", type=int, help="instead of the recipe's")
+    parser.add_argument("--pool", type=int, help="sounds that are encoded for each seed, instead of the recipe's")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="instead of the recipe's")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
@@ -67,11 +70,11 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)  # two of these side by side use two cores better than one with two threads
-    for seed in options.seeds:
-        for variant in options.variants:
-            run = options.out / folder_of(variant) / f"seed{seed}"
-            if not (run / "scores.json").exists():
-                _run(run, options, variant, seed)
+    runs = [(variant, seed) for seed in options.seeds for variant in options.variants]
+    for variant, seed in runs:
+        _train(options, variant, seed)
+    for variant, seed in runs:
+        _judge(options, variant, seed)
     print(table(options.out))
 
 
@@ -80,11 +83,11 @@ def folder_of(variant: str) -> str:
     return variant.replace(",", "").replace(" ", "_")
 
 
-def _run(run: Path, options: argparse.Namespace, variant: str, seed: int) -> None:
+def _train(options: argparse.Namespace, variant: str, seed: int) -> None:
     train(
         options.recipe,
         manifest=options.manifest,
-        out=run,
+        out=options.out / folder_of(variant) / f"seed{seed}",
         codec=options.codec,
         codes=options.out / "codes" / f"seed{seed}",
         hold_out=options.hold_out,
@@ -93,8 +96,14 @@ def _run(run: Path, options: argparse.Namespace, variant: str, seed: int) -> Non
         seed=seed,
         steps=options.steps,
         precision=options.precision,
-        change=changed(VARIANTS[variant], options.batch_size),
+        change=changed(variant, options),
     )
+
+
+def _judge(options: argparse.Namespace, variant: str, seed: int) -> None:
+    run = options.out / folder_of(variant) / f"seed{seed}"
+    if (run / "scores.json").exists():
+        return
     model = load(run, codec=options.codec, device="cpu")
     how = {"split": options.hold_out, "n": options.n, "pairs": options.pairs}
     scores = evaluate(model, options.judge, options.manifest, seed=1000 * seed, **how)

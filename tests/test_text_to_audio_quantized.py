@@ -1,5 +1,11 @@
 """Fast steps: products of packed weights, steps by the kernels against steps by PyTorch, seeds, and what is refused."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +14,18 @@ from aural.errors import UsageError
 from aural.text_to_audio import quantized, step_kernels
 from aural.text_to_audio.decoding import DecodingConfig, Text, Writer, generate
 from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
-from aural.text_to_audio.quantized import BITS, RUN, PackedModel, Weights, dequantised, pack, pack_matrix
+from aural.text_to_audio.quantized import (
+    BITS,
+    RUN,
+    Matrix,
+    PackedModel,
+    Stepper,
+    Weights,
+    address,
+    dequantised,
+    pack,
+    pack_matrix,
+)
 
 ALL: tuple[Weights, ...] = ("float32", "int8", "int4")
 CONFIG = GenerationConfig(
@@ -40,9 +57,10 @@ def rows_of(values: Tensor, weights: Weights) -> step_kernels.Rows:
     return rows
 
 
-def product(matrix: step_kernels.Matrix, rows: step_kernels.Rows, outputs: int, weights: Weights) -> Tensor:
-    out = torch.empty(len(rows.floats), outputs)
-    step_kernels.product(matrix, BITS[weights], rows, out.numpy(), step_kernels.WRITE)
+def product(matrix: Matrix, rows: step_kernels.Rows, outputs: int, weights: Weights) -> Tensor:
+    out, done = torch.empty(len(rows.floats), outputs), np.zeros((2, 2), np.int64)
+    where, phase = np.array(address(matrix)), np.int64(0)
+    step_kernels.product(where, BITS[weights], rows, out.numpy(), step_kernels.WRITE, done, phase, 1)
     return out
 
 
@@ -50,17 +68,38 @@ def product(matrix: step_kernels.Matrix, rows: step_kernels.Rows, outputs: int, 
 def test_products_are_those_of_what_was_rounded(weights: Weights) -> None:
     generator = torch.Generator().manual_seed(0)
     weight, values = torch.randn(5, 150, generator=generator), torch.randn(3, 150, generator=generator)
-    weight[1, RUN : 2 * RUN], values[1, :RUN] = 0.0, 0.0  # runs without a scale
+    weight[1, RUN : 2 * RUN], weight[2], values[1] = 0.0, 0.0, 0.0  # without a scale
     matrix, rows = pack_matrix(weight, weights), rows_of(values, weights)
     out, read = product(matrix, rows, 5, weights), dequantised(matrix)
     taken = values
     if weights != "float32":
-        rounded, scales = torch.from_numpy(rows.rounded), torch.from_numpy(rows.scales)
-        taken = (rounded.float().unflatten(1, (-1, RUN)) * scales[:, :, None]).flatten(1)
-        assert (taken[:, :150] - values).abs().max() <= 0.51 * scales.max() and not taken[:, 150:].any()
+        taken = torch.from_numpy(rows.rounded) * torch.from_numpy(rows.scales)[:, None]
+        assert (taken[:, :150] - values).abs().max() <= 0.51 * rows.scales.max() and not taken[:, 150:].any()
     torch.testing.assert_close(out, taken @ read.T, rtol=1e-5, atol=1e-4)
     # A row does not depend on the others, to the last bit.
     assert torch.equal(product(matrix, rows_of(values[2:], weights), 5, weights), out[2:])
+
+
+PRODUCTS = """
+import numpy as np, torch
+from aural.text_to_audio import step_kernels
+from aural.text_to_audio.quantized import BITS, address, dequantised, new_rows, pack_matrix
+generator = torch.Generator().manual_seed(0)
+weight, values = torch.randn(5, 150, generator=generator), torch.randn(3, 150, generator=generator)
+for weights in ("int8", "int4"):
+    matrix, rows, out = pack_matrix(weight, weights), new_rows(3, 150), np.empty((3, 5), np.float32)
+    step_kernels.take(values.numpy(), BITS[weights], rows)
+    where, done = np.array(address(matrix)), np.zeros((2, 2), np.int64)
+    step_kernels.product(where, BITS[weights], rows, out, step_kernels.WRITE, done, np.int64(0), 1)
+    wanted = torch.from_numpy(rows.rounded) * torch.from_numpy(rows.scales)[:, None] @ dequantised(matrix).T
+    torch.testing.assert_close(torch.from_numpy(out), wanted, rtol=1e-5, atol=1e-4)
+"""
+
+
+def test_products_by_a_processor_without_avx2(tmp_path: Path) -> None:
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", PRODUCTS], env=os.environ | plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_rounding() -> None:
@@ -76,8 +115,10 @@ def test_rounding() -> None:
     assert pack_matrix(weight, "int4").packed.nbytes * 2 == pack_matrix(weight, "int8").packed.nbytes == weight.numel()
 
 
-def written(weights: Weights | PackedModel | None, model: TokenLanguageModel = MODEL, items: int = 3) -> Tensor:
-    """Guided logits of steps that are given, two of them as a beginning; None: by PyTorch."""
+def written(
+    weights: Weights | PackedModel | None, model: TokenLanguageModel = MODEL, items: int = 3, begin: int = 2
+) -> Tensor:
+    """Guided logits of steps that are given, some of them as a beginning, which PyTorch reads; None: all by PyTorch."""
     config, negative = DecodingConfig(), texts(1, seed=5) if items == 3 else None
     packed = pack(model, "float32" if weights is None else weights) if not isinstance(weights, PackedModel) else weights
     sequence = torch.randint(0, 24, (3, 2, 9), generator=torch.Generator().manual_seed(3))[:items]
@@ -91,7 +132,7 @@ def written(weights: Weights | PackedModel | None, model: TokenLanguageModel = M
             config=config,
             weights="float32" if weights is None else packed,
         )
-        parts = [sequence[:, :, :2], *sequence[:, :, 2:].split(1, dim=2)]
+        parts = [sequence[:, :, :begin], *sequence[:, :, begin:].split(1, dim=2)]
         return torch.stack([writer.step(part) for part in parts], dim=1)
 
 
@@ -133,6 +174,40 @@ def test_an_item_depends_on_its_seed_and_not_on_its_company(weights: Weights) ->
     without = generate(MODEL, None, 12, seeds=seeds, weights=packed)
     assert not torch.equal(without, together)
     assert torch.equal(generate(MODEL, None, 12, seeds=seeds[1:2], weights=packed), without[1:2])
+
+
+@pytest.mark.parametrize("weights", ALL)
+def test_steps_do_not_depend_on_the_number_of_threads(weights: Weights) -> None:
+    before, packed = torch.get_num_threads(), pack(MODEL, weights)
+    try:
+        found = []
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
+            found.append(written(packed, begin=1))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_nobody_waits_for_a_thread_that_was_interrupted() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        stepper = Stepper(pack(MODEL, "int8"), torch.zeros(2, 2, 2, 3, 9, 24), [])
+        itself = stepper._take_part
+
+        def interrupted(thread: int, position: int) -> None:
+            if thread == 0:
+                raise KeyboardInterrupt
+            itself(thread, position)
+
+        stepper._take_part = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            stepper.step(torch.zeros(2, 72), 0)
+        stepper._take_part = itself  # type: ignore[method-assign]
+        assert stepper.step(torch.zeros(2, 72), 0).shape == (2, 2, 24)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_packing_leaves_the_model_alone() -> None:

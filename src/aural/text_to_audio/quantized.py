@@ -2,8 +2,8 @@
 
 What is rounded: the matrices of the layers and of the heads. Embeddings, norms, keys and values, and the reading of a
 prompt and of texts stay as they are, in float32. To 8 bits each output's weights have one scale; to 4 bits each run of
-64 inputs has one, the best of a few. Activations are rounded to 8 bits, each run of 64 with its own scale. So three
-kinds of sums remain, and :mod:`aural.text_to_audio.step_kernels` has them.
+64 inputs has one, the best of a few. Activations are rounded to 13 bits, each row with its own scale. So three kinds of
+sums remain, and :mod:`aural.text_to_audio.step_kernels` has them.
 
 Which way a step goes: rounded weights go through these kernels, for which the model must be in float32 on a CPU and
 numba installed; so do those that :func:`pack` made of float32. ``"float32"`` by name does where :func:`pays` says so,
@@ -13,10 +13,10 @@ read by PyTorch.
 
 import functools
 import importlib.util
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from aural.errors import UsageError
 from aural.text_to_audio.model import Layer, TokenLanguageModel
 
 if TYPE_CHECKING:
-    from aural.text_to_audio.step_kernels import LayerWeights, Matrix, Memory, Norm, Rows
+    from aural.text_to_audio.step_kernels import Memory, Own, Packed, Rows
 
 Weights = Literal["float32", "int8", "int4"]
 """What a step reads of each weight."""
@@ -34,32 +34,54 @@ Weights = Literal["float32", "int8", "int4"]
 MOST_FLOAT_ROWS = 8  # beyond it PyTorch's float32 products are the faster ones
 LEAST_FLOAT_WEIGHTS = 50_000_000  # below it a step by PyTorch is quick enough
 
-RUN, FULL = 64, 128  # as in step_kernels; inputs are filled up to whole pairs of runs
+RUN = 64  # as in step_kernels; inputs are filled up to whole runs
 BITS = {"float32": 32, "int8": 8, "int4": 4}
 SCALES_TRIED = (0.8, 0.85, 0.9, 0.95, 1.0)
+MOST_THREADS = 16  # beyond it there is too little for each to do between two waits
 KeysValues = tuple[Tensor, Tensor]
-_ONE_AT_A_TIME = threading.Lock()
-"""Not every way in which numba runs threads can be entered twice at once."""
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Matrix(NamedTuple):
+    """Weights in 32 bits, or others; what the bits do not need is empty."""
+
+    floats: Array  # (O, I) float32
+    packed: Array  # (O, I') uint8; in 4 bits (O, I' / 2)
+    scales: Array  # (O, 1) float32, of 8 bits; (O, G), of 4
 
 
 @dataclass(frozen=True)
 class PackedModel:
-    """What a step reads. float32 shares the model's memory; rounded weights are those of when it was made."""
+    """What a step reads. Matrices in float32 are the model's memory; all else is what it was when this was made."""
 
     weights: Weights
-    layers: "tuple[LayerWeights, ...]"
-    norm: "Norm"
-    heads: "tuple[Matrix, ...]"  # of each codebook
+    layers: tuple[tuple[Matrix, ...], ...]  # of each layer six, in the order of step_kernels
+    heads: tuple[Matrix, ...]  # of each codebook
+    norms: Array  # (3 N + 1, 2, D) float32: weight and bias; three of each layer, and the last
+    epsilons: Array  # (3 N + 1,) float32
     inner: int  # F
     codes: int  # V
 
     @property
     def step_bytes(self) -> int:
         """Bytes of weights that a step reads."""
-        from aural.text_to_audio.step_kernels import Matrix
+        matrices = [*(each for layer in self.layers for each in layer), *self.heads]
+        return sum(array.nbytes for matrix in matrices for array in matrix)
 
-        matrices = [each for layer in self.layers for each in layer if isinstance(each, Matrix)]
-        return sum(array.nbytes for matrix in (*matrices, *self.heads) for array in matrix)
+    @functools.cached_property
+    def addresses(self) -> "Packed":
+        """The same for the kernels, to which a few arrays can be given faster than hundreds."""
+        from aural.text_to_audio.step_kernels import Packed
+
+        layers = np.array([[address(each) for each in layer] for layer in self.layers])
+        heads = np.array([address(each) for each in self.heads])
+        return Packed(np.int64(BITS[self.weights]), layers, heads, self.norms, self.epsilons)
+
+
+def address(matrix: Matrix) -> tuple[int, int]:
+    """Where weights and scales lie in memory; they must outlive who reads there."""
+    weights = matrix.floats if matrix.floats.size else matrix.packed
+    return weights.ctypes.data, matrix.scales.ctypes.data
 
 
 def can_step(model: TokenLanguageModel) -> bool:
@@ -91,43 +113,39 @@ def pack(model: TokenLanguageModel, weights: Weights) -> PackedModel:
         raise UsageError(
             f"packed {weights} weights are for a float32 model on a CPU: pass --device cpu, or --weights float32"
         )
-    from aural.text_to_audio.step_kernels import LayerWeights
 
-    def matrix(weight: Tensor) -> "Matrix":
+    def matrix(weight: Tensor) -> Matrix:
         return pack_matrix(weight.detach(), weights)
 
-    def layer(block: Layer) -> LayerWeights:
+    def layer(block: Layer) -> tuple[Matrix, ...]:
         itself, cross = block.self_attn, block.cross_attention
-        return LayerWeights(
-            norm1=_norm(block.norm1),
-            queries_keys_values=matrix(itself.in_proj_weight),
-            out=matrix(itself.out_proj.weight),
-            norm_cross=_norm(block.norm_cross),
-            cross_queries=matrix(cross.in_proj_weight[: model.config.width]),
-            cross_out=matrix(cross.out_proj.weight),
-            norm2=_norm(block.norm2),
-            linear1=matrix(block.linear1.weight),
-            linear2=matrix(block.linear2.weight),
+        return (
+            matrix(itself.in_proj_weight),
+            matrix(itself.out_proj.weight),
+            matrix(cross.in_proj_weight[: model.config.width]),
+            matrix(cross.out_proj.weight),
+            matrix(block.linear1.weight),
+            matrix(block.linear2.weight),
         )
 
-    heads = tuple(matrix(head.weight) for head in model.linears)  # type: ignore[arg-type]
-    layers, config = tuple(map(layer, model.blocks)), model.config
-    return PackedModel(weights, layers, _norm(model.out_norm), heads, config.ffn_dim, config.codebook_size)
-
-
-def _norm(norm: nn.LayerNorm) -> "Norm":
-    from aural.text_to_audio.step_kernels import Norm
-
-    return Norm(norm.weight.detach().numpy(), norm.bias.detach().numpy(), np.float32(norm.eps))
+    norms = [each for block in model.blocks for each in (block.norm1, block.norm_cross, block.norm2)]
+    norms.append(model.out_norm)
+    return PackedModel(
+        weights,
+        layers=tuple(map(layer, model.blocks)),
+        heads=tuple(matrix(head.weight) for head in model.linears),  # type: ignore[arg-type]
+        norms=torch.stack([torch.stack((norm.weight, norm.bias)) for norm in norms]).detach().numpy(),
+        epsilons=np.array([norm.eps for norm in norms], np.float32),
+        inner=model.config.ffn_dim,
+        codes=model.config.codebook_size,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- rounding
 
 
-def pack_matrix(weight: Tensor, weights: Weights) -> "Matrix":
+def pack_matrix(weight: Tensor, weights: Weights) -> Matrix:
     """One matrix (O, I) in the form of the kernels; float32 is not copied."""
-    from aural.text_to_audio.step_kernels import Matrix
-
     floats, packed, scales = weight.new_empty(0, 0), torch.empty(0, 0, dtype=torch.uint8), weight.new_empty(0, 0)
     if weights == "float32":
         floats = weight.contiguous()
@@ -144,7 +162,9 @@ def round_to_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def round_to_nibbles(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (O, I) -> pairs of nibbles (O, I' / 2) uint8, which stand for themselves less 8, and scales (O, I' / 64).
+    """Weights (O, I) -> nibbles (O, I' / 2) uint8, and scales (O, I' / 64).
+
+    A run of 64 is 16 words of 16 bits, and the i-th nibble of the j-th word is its weight 16 i + j.
 
     The scale of a run puts its largest weight at that end of -8..7 which is farther from 0, or somewhat beyond it,
     whichever has the least squared error.
@@ -157,25 +177,26 @@ def round_to_nibbles(weight: Tensor) -> tuple[Tensor, Tensor]:
         error = (tried * _rounded(runs, tried, 8, 7)).sub_(runs).square_().sum(dim=2, keepdim=True)
         scales = torch.where(error < least, tried, scales)
         least = torch.minimum(error, least)
-    nibbles = (_rounded(runs, scales, 8, 7) + 8).to(torch.uint8).unflatten(1, (-1, 2))  # (O, G / 2, 2, 64)
-    return (nibbles[:, :, 0] | nibbles[:, :, 1] << 4).flatten(1), scales[:, :, 0].contiguous()
+    nibbles = _rounded(runs, scales, 8, 7).to(torch.int32).unflatten(2, (4, 16)) & 15  # (O, G, 4, 16)
+    words = (nibbles << torch.tensor([0, 4, 8, 12], dtype=torch.int32)[:, None]).sum(dim=2)
+    return words.to(torch.uint16).view(torch.uint8).flatten(1), scales[:, :, 0].contiguous()
 
 
-def dequantised(matrix: "Matrix") -> Tensor:
+def dequantised(matrix: Matrix) -> Tensor:
     """What a packed matrix stands for, (O, I'), or (O, I) of float32."""
     floats, packed, scales = (torch.from_numpy(each) for each in matrix)
     if len(floats):
         return floats
-    if scales.shape[1] == 1:  # 4 bits have two runs at least
-        return (packed.float() - 128) * scales
-    pairs = packed.unflatten(1, (-1, 1, RUN))
-    runs = torch.cat((pairs & 15, pairs >> 4), dim=2).flatten(1, 2).float() - 8  # (O, G, 64)
-    return (runs * scales[:, :, None]).flatten(1)
+    if packed.shape[1] == scales.shape[1] * RUN // 2:
+        words = packed.view(torch.int16).unflatten(1, (-1, 1, 16)).to(torch.int32)  # (O, G, 1, 16)
+        runs = words << torch.tensor([28, 24, 20, 16], dtype=torch.int32)[:, None] >> 28
+        return (runs.flatten(2) * scales[:, :, None]).flatten(1)
+    return (packed.float() - 128) * scales
 
 
 def _filled(weight: Tensor) -> Tensor:
-    """Zeros behind the inputs, up to a multiple of 128."""
-    return nn.functional.pad(weight, (0, -weight.shape[1] % FULL))
+    """Zeros behind the inputs, up to a multiple of 64."""
+    return nn.functional.pad(weight, (0, -weight.shape[1] % RUN))
 
 
 def _rounded(weight: Tensor, scales: Tensor, below: int, above: int) -> Tensor:
@@ -200,56 +221,70 @@ class Stepper:
         """
         from aural.text_to_audio import step_kernels
 
-        self._packed, self._kernels = packed, step_kernels
-        self._caches = [(keys.numpy(), values.numpy()) for keys, values in cache]
-        _, _, n_rows, n_heads, room, size = cache.shape
-        self._memories = _joined(memories, len(packed.layers), n_heads, size)
-        width, inner = n_heads * size, packed.inner
-        longest = max(room, self._memories[0].allowed.shape[1])
-        self._scratch = step_kernels.Scratch(
-            normed=np.empty((n_rows, width), np.float32),
-            narrow=new_rows(n_rows, width),
+        n_layers, _, n_rows, n_heads, room, size = cache.shape
+        width = n_heads * size
+        self._kernel, self._packed, self._cache = step_kernels.step, packed, cache.numpy()
+        self._memory = _joined(memories, n_layers, n_heads, size)
+        self._shared = step_kernels.Shared(
+            hidden=np.empty((n_rows, width), np.float32),
             queries=np.empty((n_rows, width), np.float32),
-            scores=np.empty((n_rows, n_heads, longest), np.float32),
             found=np.empty((n_rows, width), np.float32),
-            inner=np.empty((n_rows, inner), np.float32),
-            wide=new_rows(n_rows, inner),
+            inner=np.empty((n_rows, packed.inner), np.float32),
+            logits=np.empty((len(packed.heads), n_rows, packed.codes), np.float32),
+            done=np.zeros((step_kernels.PHASES * n_layers + 2, 2), np.int64),
         )
-        self._logits = [np.empty((n_rows, packed.codes), np.float32) for _ in packed.heads]
+        self._n_threads = min(torch.get_num_threads(), MOST_THREADS)
+        longest = max(room, self._memory.allowed.shape[1])
+        self._own = [new_own(n_rows, width, packed.inner, longest) for _ in range(self._n_threads)]
+        self._others = ThreadPoolExecutor(self._n_threads - 1, "aural-step") if self._n_threads > 1 else None
 
     def step(self, hidden: Tensor, position: int) -> Tensor:
         """The step at ``position`` of the cache, whose input is (R, D) -> logits (R, K, V)."""
-        import numba
+        shared = self._shared
+        shared.hidden[:] = hidden.numpy()
+        shared.done[:] = 0
+        if self._others is None:
+            self._take_part(0, position)
+        else:
+            others = [self._others.submit(self._take_part, i, position) for i in range(1, self._n_threads)]
+            try:
+                self._take_part(0, position)
+            except BaseException:  # an interrupt: nobody may go on waiting for this thread
+                shared.done[-1] = 1
+                raise
+            finally:
+                for other in others:
+                    other.result()
+        return torch.from_numpy(shared.logits.swapaxes(0, 1).copy())
 
-        kernels, packed, scratch = self._kernels, self._packed, self._scratch
-        bits, states = BITS[packed.weights], hidden.clone().numpy()
-        with _ONE_AT_A_TIME:
-            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-            for layer, (keys, values), memory in zip(packed.layers, self._caches, self._memories, strict=True):
-                kernels.layer_step(states, layer, bits, keys, values, position, memory, scratch)
-            kernels.read_out(states, packed.norm, bits, scratch.normed, scratch.narrow)
-            for head, logits in zip(packed.heads, self._logits, strict=True):
-                kernels.product(head, bits, scratch.narrow, logits, kernels.WRITE)
-        return torch.from_numpy(np.stack(self._logits, axis=1))
+    def _take_part(self, thread: int, position: int) -> None:
+        packed, own = self._packed.addresses, self._own[thread]
+        self._kernel(packed, self._cache, position, self._memory, self._shared, own, self._n_threads)
+
+
+def new_own(n_rows: int, width: int, inner: int, longest: int) -> "Own":
+    """What one thread writes for itself."""
+    from aural.text_to_audio.step_kernels import Own
+
+    normed, scores = np.empty((n_rows, width), np.float32), np.empty(longest, np.float32)
+    return Own(normed, new_rows(n_rows, width), new_rows(n_rows, inner), scores)
 
 
 def new_rows(n_rows: int, inputs: int) -> "Rows":
     """Room for the activations that go into a product, of any bits."""
     from aural.text_to_audio.step_kernels import Rows
 
-    filled = inputs + -inputs % FULL
+    filled = inputs + -inputs % RUN
     return Rows(
         floats=np.empty((n_rows, inputs), np.float32),
-        rounded=np.zeros((n_rows, filled), np.int8),
-        scales=np.zeros((n_rows, filled // RUN), np.float32),
-        starts=np.zeros((n_rows, filled // 4), np.int32),
+        rounded=np.zeros((n_rows, filled), np.int16),
+        scales=np.zeros(n_rows, np.float32),
+        starts=np.zeros(n_rows, np.int32),
     )
 
 
-def _joined(
-    memories: Sequence[tuple[Tensor | None, list[KeysValues]]], layers: int, heads: int, size: int
-) -> "list[Memory]":
-    """The parts of :class:`Stepper` as one for each layer, filled up to the longest text."""
+def _joined(memories: Sequence[tuple[Tensor | None, list[KeysValues]]], layers: int, heads: int, size: int) -> "Memory":
+    """The parts of :class:`Stepper` as one, filled up to the longest text."""
     from aural.text_to_audio.step_kernels import Memory
 
     shapes = [each[0][0].shape for _, each in memories]  # (B, H, L, d)
@@ -264,4 +299,4 @@ def _joined(
             for i, each in enumerate(pair):
                 joined[layer, i, rows, :, :length] = each.numpy()
         row += items
-    return [Memory(keys, values, allowed) for keys, values in joined]
+    return Memory(joined, allowed)

@@ -1,20 +1,26 @@
-"""One step of the token language model as a few large parallel loops over packed weights, compiled by numba.
+"""One step of the token language model over packed weights, by several threads, compiled by numba.
 
 A step is bound by reading the weights, so each row of a weight matrix is read once for two rows of the batch, and what
 lies between two products (norm, attention, GELU, the rounding of activations) is done in scratch memory that is
 reserved once. Results of a row depend neither on the other rows nor on the number of threads.
 
+All threads run :func:`step` at the same time, from its beginning to its end. They share out the outputs of a matrix, or
+the heads of an attention, by drawing tickets for the next few of them, and wait for one another before anybody reads
+what all have written: spinning, since a wait is some microseconds, but giving way to others after a while. numba's own
+parallel loops wake threads for each loop, of which a step has hundreds, and took longer than one thread alone. Norms
+and rounding are so little work that each thread does all of it for itself, instead of waiting once more.
+
 :mod:`.quantized` makes the arrays and is the only importer: importing numba takes a second. Which bits
 the weights have is told while it runs, so that there is one form of everything to compile, some seconds the first time;
 numba keeps it on disk then.
 
-Rounded weights meet rounded activations: each run of 64 inputs of a row is rounded to 8 bits with a scale of its own,
-so that products are sums of bytes, which processors with AVX-512 VNNI make 64 at a time, and all others by plain vector
-arithmetic with the same integers. The weights are stored without sign, 128 or 8 in place of 0; the sums therefore begin
-at what takes that away again.
+Rounded weights meet activations that are rounded to 13 bits, with a scale for each row: products are sums of whole
+numbers of 16 bits, of which AVX2 makes two each lane at once, and their error is next to none beside that of the
+weights. Weights of 8 bits are stored without sign, 128 in place of 0, which the sum begins by taking away.
 
-Shapes: R rows, D width, H heads, d = D / H, F width of the feed-forward, S room of the cache, L tokens of a memory, O
-outputs and I inputs of a matrix, I' inputs filled up with zeros, G = I' / 64 runs. Bits are 32, 8 or 4.
+Shapes: R rows, D width, H heads, d = D / H, F width of the feed-forward, S room of the cache, L tokens of a memory, N
+layers, K codebooks, V codes, O outputs and I inputs of a matrix, I' inputs filled up with zeros to a multiple of 64, G
+= I' / 64 runs. Bits are 32, 8 or 4.
 """
 
 import math
@@ -22,18 +28,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, prange, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-if config.THREADING_LAYER == "default":  # not set by NUMBA_THREADING_LAYER
-    # OpenMP's threads wait for one another by spinning: on a busy machine steps took fifty times as long.
-    config.THREADING_LAYER = "workqueue"
-
 RUN = 64
-"""Inputs that share a scale of the activations, and of 4-bit weights."""
-AHEAD = 4096
+"""Inputs that share a scale of 4-bit weights."""
+AHEAD = 2048
 """Bytes by which weights are fetched before they are needed: sums this cheap would wait for memory otherwise."""
+MOST = 4095
+"""Largest activation; the sum of 4096 products with bytes has room in 32 bits, and longer rows take less."""
+TICKET = 32
+"""Outputs that a thread takes at a time."""
+SPINS = 20_000
+"""Looks at what others have done, some hundred microseconds of them, before a thread gives way."""
+PHASES = 6
+"""Of a layer: parts between which threads wait for one another. The heads are one more."""
 WRITE, ADD, WRITE_GELU = np.int64(0), np.int64(1), np.int64(2)
 """What becomes of a product. numba would compile one form for each plain integer."""
 NOWHERE = np.int64(-1)
@@ -42,271 +52,370 @@ LOOSE = {"reassoc", "contract", "arcp", "nsz", "nnan"}  # sums in any order
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Matrix(NamedTuple):
-    """Weights in 32 bits, or others; what the bits do not need is empty."""
+QUERIES_KEYS_VALUES, OUT, CROSS_QUERIES, CROSS_OUT, LINEAR1, LINEAR2 = range(6)
+"""Matrices of a layer, of 3 D, D, D, D, F and D outputs; keys and values of the memory are known before."""
 
-    floats: Array  # (O, I) float32
-    packed: Array  # (O, I') uint8; in 4 bits (O, I' / 2), the low halves of 64 bytes a run, the high halves the next
-    scales: Array  # (O, 1) float32, of 8 bits; (O, G), of 4
+
+class Packed(NamedTuple):
+    """Where the weights of a model lie, which is in the memory of :class:`.quantized.PackedModel`."""
+
+    bits: np.int64
+    layers: Array  # (N, 6, 2) int64: of each matrix of a layer the addresses of weights and scales
+    heads: Array  # (K, 2) int64
+    norms: Array  # (3 N + 1, 2, D) float32: weight and bias, the last one before the heads
+    epsilons: Array  # (3 N + 1,) float32
 
 
 class Rows(NamedTuple):
-    """What goes into a product: in 32 bits as it is, or else rounded to bytes."""
+    """What goes into a product: in 32 bits as it is, or else rounded; zeros behind the end."""
 
     floats: Array  # (R, I) float32
-    rounded: Array  # (R, I') int8
-    scales: Array  # (R, G) float32
-    starts: Array  # (R, I' / 4) int32: minus what stands for 0 in the weights, times the sum of each four values
+    rounded: Array  # (R, I') int16
+    scales: Array  # (R,) float32
+    starts: Array  # (R,) int32: minus 128, which stands for 0 in weights of 8 bits, times the sum of a row
 
 
-class Norm(NamedTuple):
-    """LayerNorm."""
+class Where(NamedTuple):
+    """Addresses of :class:`Rows`, I' and I."""
 
-    weight: Array  # (D,)
-    bias: Array  # (D,)
-    epsilon: np.float32
-
-
-class LayerWeights(NamedTuple):
-    """What a step reads of a layer; keys and values of the memory are known before."""
-
-    norm1: Norm
-    queries_keys_values: Matrix  # (3 D, D)
-    out: Matrix  # (D, D)
-    norm_cross: Norm
-    cross_queries: Matrix  # (D, D)
-    cross_out: Matrix  # (D, D)
-    norm2: Norm
-    linear1: Matrix  # (F, D)
-    linear2: Matrix  # (D, F)
-
-
-class Scratch(NamedTuple):
-    """Where a step writes what is read in the same step."""
-
-    normed: Array  # (R, D)
-    narrow: Rows  # of D inputs
-    queries: Array  # (R, D)
-    scores: Array  # (R, H, max(S, L))
-    found: Array  # (R, D)
-    inner: Array  # (R, F)
-    wide: Rows  # of F inputs
+    floats: int
+    rounded: int
+    scales: int
+    starts: int
+    filled: int
+    inputs: int
 
 
 class Memory(NamedTuple):
-    """Keys and values of a layer's cross-attention for the first rows of the batch, as many as there are."""
+    """Keys and values of cross-attention for the first rows of the batch, as many as there are."""
 
-    keys: Array  # (R', H, L, d)
-    values: Array  # (R', H, L, d)
+    keys_values: Array  # (N, 2, R', H, L, d)
     allowed: Array  # (R', L) bool
 
 
-# ---------------------------------------------------------------------------------------------------- products of bytes
+class Shared(NamedTuple):
+    """What threads write for one another in a step."""
+
+    hidden: Array  # (R, D): the input, and then what each layer makes of it
+    queries: Array  # (R, D)
+    found: Array  # (R, D)
+    inner: Array  # (R, F)
+    logits: Array  # (K, R, V)
+    done: Array  # (6 N + 2, 2) int64: tickets drawn and threads arrived in each phase; the last row stops all waiting
 
 
-def _dot_bytes(builder: Any, start: Any, unsigned: Any, signed: Any, *, vnni: bool) -> Any:
-    """``start`` <16 x i32> plus the products of <64 x i8>, each in some lane."""
-    lanes = start.type
-    if vnni:
-        name = "llvm.x86.avx512.vpdpbusd.512"
-        signature = ir.FunctionType(lanes, [lanes, lanes, lanes])
-        function = cgutils.get_or_insert_function(builder.module, signature, name)
-        return builder.call(function, [start, builder.bitcast(unsigned, lanes), builder.bitcast(signed, lanes)])
-    halves = ir.VectorType(ir.IntType(16), RUN)  # 255 * 127 < 2 ** 15
-    products = builder.mul(builder.zext(unsigned, halves), builder.sext(signed, halves))
-    for first in range(0, RUN, 16):
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 16), list(range(first, first + 16)))
-        part = builder.shuffle_vector(products, ir.Constant(halves, ir.Undefined), mask)
-        start = builder.add(start, builder.sext(part, lanes))
-    return start
+class Own(NamedTuple):
+    """What a thread writes for itself."""
+
+    normed: Array  # (R, D)
+    narrow: Rows  # of D inputs
+    wide: Rows  # of F inputs
+    scores: Array  # (max(S, L),)
 
 
-def _everywhere(builder: Any, scalar: Any, lanes: Any) -> Any:
-    """A vector of 16 times the same number."""
-    nothing = ir.Constant(lanes, ir.Undefined)
-    first = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), 16), [0] * 16))
+# ------------------------------------------------------------------------------------------------------------- threads
 
 
 @intrinsic
-def _two_dots(  # type: ignore[no-untyped-def]
-    typing_context, weights, weight_scales, values, scales, starts, nibbles, output, first, second, runs
-):
-    """Output ``output`` of a packed matrix for two of the rows: of nibbles where that is not 0, else of bytes."""
+def _draw(typing_context, counts, phase, column):  # type: ignore[no-untyped-def]
+    """Count one more in ``counts`` (phases, 2), and say how many there were before; whole for all threads."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vnni = "+avx512vnni" in context.codegen().magic_tuple()[2]
-        integer, single, byte = ir.IntType(32), ir.FloatType(), ir.IntType(8)
-        integers, singles, run = (ir.VectorType(t, n) for t, n in ((integer, 16), (single, 16), (byte, RUN)))
-        data = [
-            context.make_array(kind)(context, builder, value).data
-            for kind, value in zip(signature.args[:5], arguments[:5], strict=True)
-        ]
-        nibbles, output, first, second, runs = arguments[5:]
-        size = runs.type
+        pointer = _counter(context, builder, signature, arguments)
+        return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "seq_cst")
+
+    return types.int64(counts, types.int64, types.int64), generate
+
+
+@intrinsic
+def _look(typing_context, counts, phase, column):  # type: ignore[no-untyped-def]
+    """What another thread may have counted in ``counts`` meanwhile."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.load_atomic(_counter(context, builder, signature, arguments), "seq_cst", 8)
+
+    return types.int64(counts, types.int64, types.int64), generate
+
+
+def _counter(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    counts, phase, column = arguments
+    place = builder.add(builder.shl(phase, ir.Constant(phase.type, 1)), column)
+    return builder.gep(context.make_array(signature.args[0])(context, builder, counts).data, [place])
+
+
+@intrinsic
+def _give_way(typing_context):  # type: ignore[no-untyped-def]
+    """Let another thread have this processor."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        if "windows" not in builder.module.triple:
+            function_type = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, function_type, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@njit(cache=True, nogil=True)
+def _meet(done, phase, n_threads):  # type: ignore[no-untyped-def]
+    """Wait until all threads have come to the end of a phase."""
+    _draw(done, phase, np.int64(1))
+    spins, stop = 0, np.int64(len(done) - 1)
+    while _look(done, phase, np.int64(1)) < n_threads and _look(done, stop, np.int64(0)) == 0:
+        spins += 1
+        if spins > SPINS:
+            _give_way()
+
+
+# -------------------------------------------------------------------------------------------- products of whole numbers
+
+
+def _splat(kind: Any, count: int, value: int) -> Any:
+    """A constant vector of one number."""
+    return ir.Constant(ir.VectorType(kind, count), [value] * count)
+
+
+def _pairs(builder: Any, weights: Any, values: Any, *, avx2: bool) -> Any:
+    """<16 x i16> times <16 x i16>, each two products added: <8 x i32>."""
+    lanes = ir.VectorType(ir.IntType(32), 8)
+    if avx2:
+        signature = ir.FunctionType(lanes, [weights.type, values.type])
+        multiply = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx2.pmadd.wd")
+        return builder.call(multiply, [weights, values])
+    wide = ir.VectorType(ir.IntType(32), 16)
+    products = builder.mul(builder.sext(weights, wide), builder.sext(values, wide))
+    halves = (ir.Constant(lanes, list(range(first, first + 8))) for first in (0, 8))
+    return builder.add(*(builder.shuffle_vector(products, products, half) for half in halves))
+
+
+@intrinsic
+def _two_dots(typing_context, matrix, taken, bits, output, first, second):  # type: ignore[no-untyped-def]
+    """An output of a matrix of 8 or 4 bits for two of the rows."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        avx2 = "+avx2" in context.codegen().magic_tuple()[2]
+        single, byte, short, integer = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
+        bytes_, shorts, singles = (ir.VectorType(kind, n) for kind, n in ((byte, 16), (short, 16), (single, 8)))
+        (weights, scales), taken = (cgutils.unpack_tuple(builder, each) for each in arguments[:2])
+        bits, output, *rows = arguments[2:]
+        inputs, size = taken[4], taken[4].type
 
         def constant(number: int) -> Any:
             return ir.Constant(size, number)
 
-        def vector(base: Any, index: Any, kind: Any) -> Any:
-            pointer = builder.bitcast(builder.gep(base, [index]), ir.PointerType(kind))
-            return builder.load(pointer, align=1)
+        def at(base: Any, kind: Any, *offset: Any, align: int = 1) -> Any:
+            """What lies so many bytes behind an address."""
+            for each in offset:
+                base = builder.add(base, each)
+            return builder.load(builder.inttoptr(base, ir.PointerType(kind)), align=align)
 
-        def stream(base: Any, index: Any) -> Any:
-            """64 bytes of weights, while those that come after are fetched."""
-            ahead = builder.gep(base, [builder.add(index, constant(AHEAD))])
-            builder.call(prefetch, [ahead, *(ir.Constant(integer, how) for how in (0, 3, 1))])
-            return vector(base, index, run)
+        def times(number: Any, factor: int) -> Any:
+            return builder.mul(number, constant(factor))
 
-        def scalar(base: Any, index: Any) -> Any:
-            return builder.load(builder.gep(base, [index]))
-
-        pointer = ir.PointerType(byte)
-        prefetch_type = ir.FunctionType(ir.VoidType(), [pointer, integer, integer, integer])
+        prefetch_type = ir.FunctionType(ir.VoidType(), [ir.PointerType(byte), integer, integer, integer])
         prefetch = cgutils.get_or_insert_function(builder.module, prefetch_type, "llvm.prefetch.p0i8")
-        row_runs = [builder.mul(row, runs) for row in (first, second)]
-        output_runs = builder.mul(output, runs)
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(singles, [0.0] * 16)) for _ in row_runs]
+        starts_of_rows = [builder.add(taken[1], times(builder.mul(row, inputs), 2)) for row in rows]
+        runs = builder.lshr(inputs, constant(6))
+        in_bytes = builder.icmp_signed("==", bits, ir.Constant(bits.type, 8))
+        row_bytes = builder.select(in_bytes, inputs, builder.lshr(inputs, constant(1)))
+        begin = builder.add(weights, builder.mul(output, row_bytes))
+        results = [cgutils.alloca_once_value(builder, ir.Constant(single, 0.0)) for _ in rows]
 
-        def add(weights: Any, at: Any, weight_scale: Any = None) -> None:
-            """Run ``at`` of both rows."""
-            for row, total in zip(row_runs, sums, strict=True):
-                place = builder.add(row, at)
-                start = vector(data[4], builder.mul(place, constant(RUN // 4)), integers)
-                signed = vector(data[2], builder.mul(place, constant(RUN)), run)
-                found = builder.sitofp(_dot_bytes(builder, start, weights, signed, vnni=vnni), singles)
-                scale = scalar(data[3], place)
-                if weight_scale is not None:
-                    scale = builder.fmul(scale, weight_scale)
-                part = builder.fmul(found, _everywhere(builder, scale, singles), flags=("contract",))
-                builder.store(builder.fadd(builder.load(total), part, flags=("contract",)), total)
+        def sum_of_run(run: Any, parts: list[Any], row: Any) -> Any:
+            """<8 x i32> of 64 inputs, of which ``parts`` are the weights."""
+            values = [at(row, shorts, times(run, 2 * RUN), constant(32 * i)) for i in range(4)]
+            one, two, three, four = (_pairs(builder, *each, avx2=avx2) for each in zip(parts, values, strict=True))
+            return builder.add(builder.add(one, two), builder.add(three, four))
 
-        last_scale = cgutils.alloca_once_value(builder, ir.Constant(single, 1.0))
-        with builder.if_else(cgutils.is_not_null(builder, nibbles)) as (of_nibbles, of_bytes):
-            with of_nibbles, cgutils.for_range(builder, builder.lshr(runs, constant(1))) as loop:
-                even = builder.shl(loop.index, constant(1))
-                odd = builder.add(even, constant(1))
-                at = builder.mul(builder.add(builder.lshr(output_runs, constant(1)), loop.index), constant(RUN))
-                both = stream(data[0], at)
-                low, high = (ir.Constant(run, [number] * RUN) for number in (15, 4))
-                add(builder.and_(both, low), even, scalar(data[1], builder.add(output_runs, even)))
-                add(builder.lshr(both, high), odd, scalar(data[1], builder.add(output_runs, odd)))
+        def fetch_ahead(place: Any) -> None:
+            ahead = builder.inttoptr(builder.add(place, constant(AHEAD)), ir.PointerType(byte))
+            builder.call(prefetch, [ahead, *(ir.Constant(integer, how) for how in (0, 3, 1))])
+
+        def reduced(kind: str, of: str, vector: Any, *start: Any) -> Any:
+            reduce_type = ir.FunctionType(vector.type.element, [*(each.type for each in start), vector.type])
+            name = f"llvm.vector.reduce.{kind}.v8{of}"
+            function = cgutils.get_or_insert_function(builder.module, reduce_type, name)
+            return builder.call(function, [*start, vector], fastmath=("reassoc",) if start else ())
+
+        with builder.if_else(in_bytes) as (of_bytes, of_nibbles):
             with of_bytes:
-                builder.store(scalar(data[1], output), last_scale)
+                sums = [cgutils.alloca_once_value(builder, _splat(integer, 8, 0)) for _ in rows]
                 with cgutils.for_range(builder, runs) as loop:
-                    at = builder.mul(builder.add(output_runs, loop.index), constant(RUN))
-                    add(stream(data[0], at), loop.index)
+                    place = builder.add(begin, times(loop.index, RUN))
+                    fetch_ahead(place)
+                    parts = [builder.zext(at(place, bytes_, constant(16 * i)), shorts) for i in range(4)]
+                    for row, total in zip(starts_of_rows, sums, strict=True):
+                        found = sum_of_run(loop.index, parts, row)
+                        builder.store(builder.add(builder.load(total), found), total)
+                scale = at(scales, single, times(output, 4), align=4)
+                for row, total, result in zip(rows, sums, results, strict=True):
+                    start = at(taken[3], integer, times(row, 4), align=4)
+                    whole = builder.sitofp(builder.add(start, reduced("add", "i32", builder.load(total))), single)
+                    builder.store(builder.fmul(whole, scale), result)
+            with of_nibbles:
+                totals = [cgutils.alloca_once_value(builder, ir.Constant(singles, [0.0] * 8)) for _ in rows]
+                scales_begin = builder.add(scales, times(builder.mul(output, runs), 4))
+                with cgutils.for_range(builder, runs) as loop:
+                    place = builder.add(begin, times(loop.index, RUN // 2))
+                    fetch_ahead(place)
+                    fours, top = at(place, shorts), _splat(short, 16, 12)
+                    parts = [builder.ashr(builder.shl(fours, _splat(short, 16, 12 - 4 * i)), top) for i in range(4)]
+                    scale = at(scales_begin, single, times(loop.index, 4), align=4)
+                    one = builder.insert_element(ir.Constant(singles, ir.Undefined), scale, ir.Constant(integer, 0))
+                    everywhere = builder.shuffle_vector(one, one, _splat(integer, 8, 0))
+                    for row, total in zip(starts_of_rows, totals, strict=True):
+                        found = builder.sitofp(sum_of_run(loop.index, parts, row), singles)
+                        part = builder.fmul(found, everywhere, flags=("contract",))
+                        builder.store(builder.fadd(builder.load(total), part, flags=("contract",)), total)
+                for total, result in zip(totals, results, strict=True):
+                    builder.store(reduced("fadd", "f32", builder.load(total), ir.Constant(single, 0.0)), result)
 
-        reduce_type = ir.FunctionType(single, [single, singles])
-        reduce = cgutils.get_or_insert_function(builder.module, reduce_type, "llvm.vector.reduce.fadd.v16f32")
-        zero, scale = ir.Constant(single, 0.0), builder.load(last_scale)
-        whole = [builder.call(reduce, [zero, builder.load(total)], fastmath=("reassoc",)) for total in sums]
-        found = [builder.fmul(each, scale) for each in whole]
+        found = [
+            builder.fmul(builder.load(result), at(taken[2], single, times(row, 4), align=4))
+            for row, result in zip(rows, results, strict=True)
+        ]
         return context.make_tuple(builder, signature.return_type, found)
 
-    given = (weights, weight_scales, values, scales, starts, *[types.intp] * 5)
-    return types.UniTuple(types.float32, 2)(*given), generate
+    return types.UniTuple(types.float32, 2)(matrix, taken, *[types.intp] * 4), generate
 
 
 # ------------------------------------------------------------------------------------------------------------- products
 
 
-@njit(cache=True, fastmath=LOOSE)
-def _dots(matrix, bits, output, rows, first, second):  # type: ignore[no-untyped-def]
-    """One output of a matrix for two of the rows."""
+@intrinsic
+def _floats_at(typing_context, address):  # type: ignore[no-untyped-def]
+    """A pointer to 32-bit weights."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.int64), generate
+
+
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def _where(rows):  # type: ignore[no-untyped-def]
+    """Addresses, which unlike arrays cost nothing to pass on; an array of them is counted in and out each time."""
+    data = (rows.floats.ctypes.data, rows.rounded.ctypes.data, rows.scales.ctypes.data, rows.starts.ctypes.data)
+    return Where(*data, rows.rounded.shape[1], rows.floats.shape[1])
+
+
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def _dots(matrix, bits, output, taken, first, second):  # type: ignore[no-untyped-def]
+    """One output of a matrix, given by its addresses, for two of the rows."""
     if bits < 32:
-        weights, scales, runs = matrix.packed, matrix.scales, rows.scales.shape[1]
-        return _two_dots(weights, scales, rows.rounded, rows.scales, rows.starts, bits & 4, output, first, second, runs)
-    row, a, b = matrix.floats[output], rows.floats[first], rows.floats[second]
+        return _two_dots(matrix, taken, bits, output, first, second)
+    inputs = taken.inputs
+    row = carray(_floats_at(matrix[0] + 4 * output * inputs), inputs)
+    a = carray(_floats_at(taken.floats + 4 * first * inputs), inputs)
+    b = carray(_floats_at(taken.floats + 4 * second * inputs), inputs)
     one = two = np.float32(0)
-    for i in range(len(row)):
+    for i in range(inputs):
         one += row[i] * a[i]
         two += row[i] * b[i]
     return one, two
 
 
-@njit(cache=True, parallel=True, fastmath=LOOSE)
-def product(matrix, bits, rows, out, how):  # type: ignore[no-untyped-def]
-    """Rows of I inputs -> ``out`` (R, O), as ``how`` says."""
-    for o in prange(out.shape[1]):
-        for first in range(0, len(out), 2):
-            second = min(first + 1, len(out) - 1)
-            one, two = _dots(matrix, bits, np.int64(o), rows, first, second)
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def product(matrix, bits, rows, out, how, done, phase, n_threads):  # type: ignore[no-untyped-def]
+    """Rows of I inputs -> ``out`` (R, O), as ``how`` says; this thread's share of it."""
+    outputs, taken, pair = out.shape[1], _where(rows), (matrix[0], matrix[1])
+    begin = _draw(done, phase, np.int64(0)) * TICKET
+    while begin < outputs:
+        end = min(begin + TICKET, outputs)
+        _outputs(pair, bits, begin, end - begin, taken, out, begin, how)
+        begin = _draw(done, phase, np.int64(0)) * TICKET
+    _meet(done, phase, n_threads)
+
+
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def _outputs(matrix, bits, output, count, taken, out, column, how):  # type: ignore[no-untyped-def]
+    """Some outputs of all rows, to columns of ``out``."""
+    for first in range(0, len(out), 2):
+        second = min(first + 1, len(out) - 1)
+        for i in range(count):
+            one, two = _dots(matrix, bits, output + i, taken, first, second)
             if how == ADD:
-                one, two = one + out[first, o], two + out[second, o]
-            elif how == WRITE_GELU:
-                one, two = _gelu(one), _gelu(two)
-            out[first, o], out[second, o] = one, two
+                one, two = one + out[first, column + i], two + out[second, column + i]
+            out[first, column + i], out[second, column + i] = one, two
+    if how == WRITE_GELU:
+        for r in range(len(out)):
+            some = out[r, column : column + count]
+            for i in range(len(some)):
+                some[i] = _gelu(some[i])
 
 
-@njit(cache=True, fastmath=LOOSE)
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
 def _gelu(value):  # type: ignore[no-untyped-def]
-    """The exact one."""
-    return np.float32(0.5) * value * (np.float32(1) + math.erf(value * np.float32(0.7071067811865476)))
+    """The exact one, by a formula for erf that is a few products (Abramowitz & Stegun 7.1.28, off by 3e-7 at most)."""
+    x = abs(value) * np.float32(0.7071067811865476)
+    rest = np.float32(0.0000430638)
+    for coefficient in (0.0002765672, 0.0001520143, 0.0092705272, 0.0422820123, 0.0705230784, 1.0):
+        rest = rest * x + np.float32(coefficient)
+    rest *= rest
+    rest *= rest
+    rest *= rest
+    rest *= rest
+    tail = np.float32(0.5) / rest  # of the normal distribution
+    return value * (tail if value < 0 else np.float32(1) - tail)
 
 
-@njit(cache=True, fastmath=LOOSE)
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
 def take(values, bits, rows):  # type: ignore[no-untyped-def]
     """Get activations (R, I) ready for products with weights of so many bits."""
+    n_inputs = values.shape[1]
     for r in range(len(values)):
+        row = values[r]
         if bits == 32:
-            for i in range(values.shape[1]):
-                rows.floats[r, i] = values[r, i]
-        else:
-            _round(values[r], rows.rounded[r], rows.scales[r], rows.starts[r], 1 << (bits - 1))
-
-
-@njit(cache=True, fastmath=LOOSE)
-def _round(values, rounded, scales, starts, zero):  # type: ignore[no-untyped-def]
-    """One row to bytes; the zeros behind its end stay what they are."""
-    for g in range(len(scales)):
-        begin, end = g * RUN, min(g * RUN + RUN, len(values))
+            rows.floats[r] = row
+            continue
         largest = np.float32(0)
-        for i in range(begin, end):
-            largest = max(largest, abs(values[i]))
-        scales[g] = largest / np.float32(127)
-        factor = np.float32(127) / max(largest, np.float32(1e-30))
-        for i in range(begin, end):
-            rounded[i] = np.int8(np.rint(values[i] * factor))
-    for j in range(len(starts)):
-        four = np.int32(rounded[4 * j]) + np.int32(rounded[4 * j + 1])
-        starts[j] = np.int32(-zero) * (four + np.int32(rounded[4 * j + 2]) + np.int32(rounded[4 * j + 3]))
+        for i in range(n_inputs):
+            largest = max(largest, abs(row[i]))
+        most = np.float32(min(MOST, (2**31 - 1) // (127 * rows.rounded.shape[1])))
+        factor = most / max(largest, np.float32(1e-30))
+        total, rounded = np.int32(0), rows.rounded[r]
+        for i in range(n_inputs):
+            rounded[i] = np.int16(np.rint(row[i] * factor))
+        for i in range(n_inputs):
+            total += rounded[i]
+        rows.scales[r] = largest / most
+        rows.starts[r] = -128 * total
 
 
 # ------------------------------------------------------------------------------------------------------------ attention
 
 
-@njit(cache=True, parallel=True, fastmath=LOOSE)
-def _attention(matrix, bits, rows, keys, values, position, count, allowed, queries, scores, found):  # type: ignore[no-untyped-def]
-    """What each head finds (R', D) among the first ``count`` keys and values (R', H, S, d).
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def _attention(  # type: ignore[no-untyped-def]
+    matrix, bits, rows, keys, values, position, count, allowed, queries, scores, found, done, phase, n_threads
+):
+    """What each head finds (R', D) among the first ``count`` keys and values (R', H, S, d); this thread's share.
 
     Where ``position`` is not negative, ``matrix`` makes keys and values, too, which are written there.
     """
-    for head in prange(keys.shape[1]):
-        _head(np.int64(head), matrix, bits, rows, keys, values, position, count, allowed, queries, scores, found)
+    heads, taken, pair = keys.shape[1], _where(rows), (matrix[0], matrix[1])
+    head = _draw(done, phase, np.int64(0))
+    while head < heads:
+        _head(head, pair, bits, taken, keys, values, position, count, allowed, queries, scores, found)
+        head = _draw(done, phase, np.int64(0))
+    _meet(done, phase, n_threads)
 
 
-@njit(cache=True, fastmath=LOOSE)
-def _head(head, matrix, bits, rows, keys, values, position, count, allowed, queries, scores, found):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def _head(head, matrix, bits, taken, keys, values, position, count, allowed, queries, scores, found):  # type: ignore[no-untyped-def]
     n_rows, size, width = len(keys), keys.shape[3], queries.shape[1]
     begin, end = head * size, head * size + size
-    for channel in range(begin, end):
-        for first in range(0, n_rows, 2):
-            second, j = min(first + 1, n_rows - 1), channel - begin
-            query = _dots(matrix, bits, channel, rows, first, second)
-            queries[first, channel], queries[second, channel] = query
-            if position >= 0:
-                key = _dots(matrix, bits, width + channel, rows, first, second)
-                value = _dots(matrix, bits, 2 * width + channel, rows, first, second)
-                keys[first, head, position, j], keys[second, head, position, j] = key
-                values[first, head, position, j], values[second, head, position, j] = value
+    _outputs(matrix, bits, begin, size, taken, queries[:n_rows], begin, WRITE)
+    if position >= 0:
+        _outputs(matrix, bits, width + begin, size, taken, keys[:, head, position], np.int64(0), WRITE)
+        _outputs(matrix, bits, 2 * width + begin, size, taken, values[:, head, position], np.int64(0), WRITE)
     for r in range(n_rows):
         may = allowed[r, :count] if len(allowed) > 0 else allowed[0:0].ravel()
         query, out = queries[r, begin:end], found[r, begin:end]
-        _attend(query, keys[r, head, :count], values[r, head, :count], may, scores[r, head], out)
+        _attend(query, keys[r, head, :count], values[r, head, :count], may, scores, out)
 
 
-@njit(cache=True, fastmath=LOOSE)
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
 def _attend(query, keys, values, allowed, scores, out):  # type: ignore[no-untyped-def]
     """One query (d,) over keys and values (n, d), of which ``allowed`` (n,); an empty one means all."""
     factor = np.float32(1) / np.sqrt(np.float32(len(query)))
@@ -332,12 +441,12 @@ def _attend(query, keys, values, allowed, scores, out):  # type: ignore[no-untyp
             out[i] += weight * value[i]
 
 
-# ------------------------------------------------------------------------------------------------------------ the layer
+# ------------------------------------------------------------------------------------------------------------- the step
 
 
-@njit(cache=True, fastmath=LOOSE)
-def _normalise(values, norm, out):  # type: ignore[no-untyped-def]
-    """LayerNorm of the first rows, as many as ``out`` (R', D) has."""
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def _normalise(values, norm, epsilon, out):  # type: ignore[no-untyped-def]
+    """LayerNorm, weight and bias (2, D), of the first rows, as many as ``out`` (R', D) has."""
     width = np.float32(values.shape[1])
     for r in range(len(out)):
         row = values[r]
@@ -348,52 +457,91 @@ def _normalise(values, norm, out):  # type: ignore[no-untyped-def]
         squares = np.float32(0)
         for i in range(len(row)):
             squares += (row[i] - mean) * (row[i] - mean)
-        factor = np.float32(1) / np.sqrt(squares / width + norm.epsilon)
+        factor = np.float32(1) / np.sqrt(squares / width + epsilon)
         for i in range(len(row)):
-            out[r, i] = (row[i] - mean) * factor * norm.weight[i] + norm.bias[i]
+            out[r, i] = (row[i] - mean) * factor * norm[0, i] + norm[1, i]
 
 
-@njit(cache=True, fastmath=LOOSE)
-def layer_step(hidden, layer, bits, keys, values, position, memory, scratch):  # type: ignore[no-untyped-def]
-    """One layer of one step, in place.
+@njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
+def step(packed, cache, position, memory, shared, own, n_threads):  # type: ignore[no-untyped-def]
+    """One step, of ``shared.hidden`` to ``shared.logits``; this thread's share.
 
     Args:
-        hidden: (R, D), read and added to.
-        layer: :class:`LayerWeights`.
-        bits: of its matrices.
-        keys: (R, H, S, d), of which this step's are written.
-        values: likewise.
+        packed: :class:`Packed`.
+        cache: (N, 2, R, H, S, d) keys and values, of which this step's are written.
         position: of this step in the cache.
         memory: :class:`Memory`.
-        scratch: :class:`Scratch`.
+        shared: :class:`Shared`, the same for all threads; ``done`` is 0.
+        own: :class:`Own`, of this thread.
+        n_threads: how many run this at the same time, each to its end.
     """
-    normed, narrow, queries, scores, found, inner, wide = scratch
+    _, queries, found, inner, logits, done = shared
+    hidden, bits, n_layers = shared.hidden, packed.bits, len(packed.layers)
+    normed, narrow, wide, scores = own
     everything = np.empty((0, 0), np.bool_)
-    _normalise(hidden, layer.norm1, normed)
-    take(normed, bits, narrow)
-    matrix, count = layer.queries_keys_values, position + 1
-    _attention(matrix, bits, narrow, keys, values, position, count, everything, queries, scores, found)
-    take(found, bits, narrow)
-    product(layer.out, bits, narrow, hidden, ADD)
-
     told, tokens = memory.allowed.shape
-    if told > 0:
-        _normalise(hidden, layer.norm_cross, normed[:told])
-        take(normed[:told], bits, narrow)
-        matrix, allowed = layer.cross_queries, memory.allowed
-        _attention(matrix, bits, narrow, memory.keys, memory.values, NOWHERE, tokens, allowed, queries, scores, found)
-        take(found[:told], bits, narrow)
-        product(layer.cross_out, bits, narrow, hidden[:told], ADD)
+    for i in range(n_layers):
+        layer, norms, epsilons = packed.layers[i], packed.norms[3 * i : 3 * i + 3], packed.epsilons[3 * i : 3 * i + 3]
+        phase = np.int64(PHASES * i)
+        _normalise(hidden, norms[0], epsilons[0], normed)
+        take(normed, bits, narrow)
+        matrix, keys, values = layer[QUERIES_KEYS_VALUES], cache[i, 0], cache[i, 1]
+        _attention(
+            matrix,
+            bits,
+            narrow,
+            keys,
+            values,
+            position,
+            position + 1,
+            everything,
+            queries,
+            scores,
+            found,
+            done,
+            phase,
+            n_threads,
+        )
+        take(found, bits, narrow)
+        product(layer[OUT], bits, narrow, hidden, ADD, done, phase + 1, n_threads)
 
-    _normalise(hidden, layer.norm2, normed)
+        if told > 0:
+            _normalise(hidden, norms[1], epsilons[1], normed[:told])
+            take(normed[:told], bits, narrow)
+            matrix, keys, values = layer[CROSS_QUERIES], memory.keys_values[i, 0], memory.keys_values[i, 1]
+            _attention(
+                matrix,
+                bits,
+                narrow,
+                keys,
+                values,
+                NOWHERE,
+                tokens,
+                memory.allowed,
+                queries,
+                scores,
+                found,
+                done,
+                phase + 2,
+                n_threads,
+            )
+            take(found[:told], bits, narrow)
+            product(layer[CROSS_OUT], bits, narrow, hidden[:told], ADD, done, phase + 3, n_threads)
+
+        _normalise(hidden, norms[2], epsilons[2], normed)
+        take(normed, bits, narrow)
+        product(layer[LINEAR1], bits, narrow, inner, WRITE_GELU, done, phase + 4, n_threads)
+        take(inner, bits, wide)
+        product(layer[LINEAR2], bits, wide, hidden, ADD, done, phase + 5, n_threads)
+
+    _normalise(hidden, packed.norms[3 * n_layers], packed.epsilons[3 * n_layers], normed)
     take(normed, bits, narrow)
-    product(layer.linear1, bits, narrow, inner, WRITE_GELU)
-    take(inner, bits, wide)
-    product(layer.linear2, bits, wide, hidden, ADD)
-
-
-@njit(cache=True, fastmath=LOOSE)
-def read_out(hidden, norm, bits, normed, rows):  # type: ignore[no-untyped-def]
-    """The last norm of (R, D), ready for the heads."""
-    _normalise(hidden, norm, normed)
-    take(normed, bits, rows)
+    taken, phase = _where(narrow), np.int64(PHASES * n_layers)
+    n_codebooks, tickets = len(logits), -(-logits.shape[2] // TICKET)
+    ticket = _draw(done, phase, np.int64(0))
+    while ticket < n_codebooks * tickets:
+        codebook, begin = ticket // tickets, ticket % tickets * TICKET
+        count, pair = min(TICKET, logits.shape[2] - begin), (packed.heads[codebook, 0], packed.heads[codebook, 1])
+        _outputs(pair, bits, begin, count, taken, logits[codebook], begin, WRITE)
+        ticket = _draw(done, phase, np.int64(0))
+    _meet(done, phase, n_threads)
