@@ -48,7 +48,7 @@ def test_a_step_sees_itself_and_those_before_it() -> None:
 
 
 def test_positions_are_cosines_then_sines_down_to_a_frequency_of_one_ten_thousandth() -> None:
-    rows = sinusoids(5, 3, 6, torch.device("cpu"))
+    rows = sinusoids(8, 6, torch.device("cpu"))[5:]
     for row, position in zip(rows.tolist(), (5, 6, 7), strict=True):
         angles = [position, position / 100, position / 10000]
         assert row == pytest.approx([*map(math.cos, angles), *map(math.sin, angles)], abs=1e-6)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from aural.sampling import sample, top_k as keep_top_k, top_p as keep_top_p, uniforms
 from aural.text_to_audio.delay_pattern import delay, undelay
-from aural.text_to_audio.model import CrossMask, TokenLanguageModel, attendable
+from aural.text_to_audio.model import CrossMask, TokenLanguageModel, attendable, sinusoids
 from aural.text_to_audio.quantized import PackedModel, Stepper, Weights, pack, pays
 
 
@@ -238,6 +238,7 @@ class Writer:
         weight = model.out_norm.weight
         size = (model.config.layers, 2, self._halves * items, model.config.heads, steps)
         self._cache = weight.new_empty(*size, model.config.width // model.config.heads)  # 2: keys, values
+        self._positions = sinusoids(steps, model.config.width, weight.device)
         self._length = 0
         self._stepper = self._fast(weights)
 
@@ -269,7 +270,8 @@ class Writer:
         begin, end = self._length, self._length + sequence.shape[2]
         if end > self._cache.shape[4] or (begin and end > begin + 1):
             raise ValueError(f"no room for steps {begin} to {end} of {self._cache.shape[4]}: they come one by one")
-        hidden = self.model.embed(sequence.to(self._cache.device), begin).repeat(self._halves, 1, 1)  # (R, n, D)
+        hidden = self.model.embed(sequence.to(self._cache.device), self._positions[begin:end])  # (B, n, D)
+        hidden = hidden.repeat(self._halves, 1, 1)  # (R, n, D)
         self._length = end
         if self._stepper is not None and end == begin + 1:
             logits = self._stepper.step(hidden[:, 0], begin)

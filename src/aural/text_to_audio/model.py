@@ -127,14 +127,14 @@ class TokenLanguageModel(nn.Module):
         """
         return self.text_projection(text_states).masked_fill(~text_mask[:, :, None], 0.0)
 
-    def embed(self, sequence: Tensor, first_position: int = 0) -> Tensor:
-        """Steps (B, K, S) at positions ``first_position`` onwards -> the transformer's input (B, S, D)."""
-        summed = reduce(torch.add, (table(sequence[:, k]) for k, table in enumerate(self.emb)))
-        return summed + sinusoids(first_position, sequence.shape[2], self.config.width, summed.device)
+    def embed(self, sequence: Tensor, positions: Tensor) -> Tensor:
+        """Steps (B, K, S) at places with these vectors (S, D) -> the transformer's input (B, S, D)."""
+        return reduce(torch.add, (table(sequence[:, k]) for k, table in enumerate(self.emb))) + positions
 
     def transform(self, sequence: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None) -> Tensor:
         """The transformer's output before its last LayerNorm (B, S, D); arguments as for :meth:`forward`."""
-        hidden = self.embed(sequence)
+        positions = sinusoids(sequence.shape[2], self.config.width, sequence.device)
+        hidden = self.embed(sequence, positions)
         if memory is None:
             memory, memory_mask = hidden.new_zeros(len(hidden), 1, self.config.width), None
         allowed = None if self.config.cross_mask == "none" else attendable(memory_mask)
@@ -292,13 +292,13 @@ class Attention(nn.Module):
 # --------------------------------------------------------------------------------------------------------------- pieces
 
 
-def sinusoids(first: int, count: int, width: int, device: torch.device) -> Tensor:
-    """Vectors (count, width) of the positions ``first`` onwards: the cosines of all frequencies, then the sines.
+def sinusoids(count: int, width: int, device: torch.device) -> Tensor:
+    """Vectors (count, width) of the positions from 0 on: the cosines of all frequencies, then the sines.
 
     The frequencies are 10000 ** -(j / (width / 2 - 1)), so that the last is 1 / 10000 exactly.
     """
     half = width // 2
-    positions = torch.arange(first, first + count, device=device, dtype=torch.float32)[:, None]
+    positions = torch.arange(count, device=device, dtype=torch.float32)[:, None]
     angles = positions / 10000.0 ** (torch.arange(half, device=device, dtype=torch.float32) / (half - 1))
     return torch.cat((angles.cos(), angles.sin()), dim=1)
 
