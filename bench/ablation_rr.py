@@ -46,7 +46,12 @@ def changed(variant: str, options: argparse.Namespace) -> Callable[[Recipe], Rec
         run = replace(recipe.train, batch_size=options.batch_size or recipe.train.batch_size)
         if options.steps and options.steps < recipe.train.steps:  # the same share of the steps as in the recipe
             run = replace(run, warmup_steps=run.warmup_steps * options.steps // run.steps)
-        return replace(recipe, model=model, train=run, pool=options.pool or recipe.pool)
+        recipe = replace(recipe, model=model, train=run, pool=options.pool or recipe.pool)
+        if options.seconds and recipe.soundscapes:
+            scenes = replace(recipe.soundscapes.soundscapes, seconds=(options.seconds, options.seconds))
+            soundscapes = replace(recipe.soundscapes, soundscapes=scenes)
+            recipe = replace(recipe, model=replace(model, seconds=options.seconds), soundscapes=soundscapes)
+        return recipe
 
     return change
 
@@ -62,6 +67,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--batch-size", type=int, help="instead of the recipe's")
     parser.add_argument("--pool", type=int, help="sounds that are encoded for each seed, instead of the recipe's")
+    parser.add_argument("--seconds", type=float, help="of a sound, instead of the recipe's")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="instead of the recipe's")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))

@@ -206,6 +206,7 @@ def train(
             module,
             parameters,
             muon=config.optimizer == "muon",
+            bfloat16=config.precision == "bfloat16",
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
