@@ -177,9 +177,10 @@ def round_to_nibbles(weight: Tensor) -> tuple[Tensor, Tensor]:
         error = (tried * _rounded(runs, tried, 8, 7)).sub_(runs).square_().sum(dim=2, keepdim=True)
         scales = torch.where(error < least, tried, scales)
         least = torch.minimum(error, least)
-    nibbles = _rounded(runs, scales, 8, 7).to(torch.int32).unflatten(2, (4, 16)) & 15  # (O, G, 4, 16)
-    words = (nibbles << torch.tensor([0, 4, 8, 12], dtype=torch.int32)[:, None]).sum(dim=2)
-    return words.to(torch.uint16).view(torch.uint8).flatten(1), scales[:, :, 0].contiguous()
+    nibbles = (_rounded(runs, scales, 8, 7).to(torch.int8) & 15).view(torch.uint8).unflatten(2, (4, 16))
+    first, second, third, fourth = nibbles.unbind(dim=2)  # (O, G, 16) each
+    words = torch.stack((first | second << 4, third | fourth << 4), dim=3)
+    return words.flatten(1), scales[:, :, 0].contiguous()
 
 
 def dequantised(matrix: Matrix) -> Tensor:

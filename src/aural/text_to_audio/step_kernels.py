@@ -41,7 +41,7 @@ MOST = 4095
 TICKET = 32
 """Outputs that a thread takes at a time."""
 SPINS = 20_000
-"""Looks at what others have done, some hundred microseconds of them, before a thread gives way."""
+"""Looks at what others have done, before a thread gives way: long enough for all waits on a quiet machine."""
 PHASES = 6
 """Of a layer: parts between which threads wait for one another. The heads are one more."""
 WRITE, ADD, WRITE_GELU = np.int64(0), np.int64(1), np.int64(2)
