@@ -189,7 +189,7 @@ def test_steps_do_not_depend_on_the_number_of_threads(weights: Weights) -> None:
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-def test_nobody_waits_for_a_thread_that_was_interrupted() -> None:
+def test_nobody_waits_for_a_thread_that_does_not_come() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -205,6 +205,10 @@ def test_nobody_waits_for_a_thread_that_was_interrupted() -> None:
         with pytest.raises(KeyboardInterrupt):
             stepper.step(torch.zeros(2, 72), 0)
         stepper._take_part = itself  # type: ignore[method-assign]
+        own, stepper._own = stepper._own, stepper._own[:1]  # the other cannot begin
+        with pytest.raises(IndexError):
+            stepper.step(torch.zeros(2, 72), 0)
+        stepper._own = own
         assert stepper.step(torch.zeros(2, 72), 0).shape == (2, 2, 24)
     finally:
         torch.set_num_threads(before)

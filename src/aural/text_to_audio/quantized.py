@@ -250,8 +250,8 @@ class Stepper:
             others = [self._others.submit(self._take_part, i, position) for i in range(1, self._n_threads)]
             try:
                 self._take_part(0, position)
-            except BaseException:  # an interrupt: nobody may go on waiting for this thread
-                shared.done[-1] = 1
+            except BaseException:  # an interrupt, maybe before this thread began
+                self._stop_waiting()
                 raise
             finally:
                 for other in others:
@@ -259,8 +259,16 @@ class Stepper:
         return torch.from_numpy(shared.logits.swapaxes(0, 1).copy())
 
     def _take_part(self, thread: int, position: int) -> None:
-        packed, own = self._packed.addresses, self._own[thread]
-        self._kernel(packed, self._cache, position, self._memory, self._shared, own, self._n_threads)
+        try:
+            packed, own = self._packed.addresses, self._own[thread]
+            self._kernel(packed, self._cache, position, self._memory, self._shared, own, self._n_threads)
+        except BaseException:
+            self._stop_waiting()
+            raise
+
+    def _stop_waiting(self) -> None:
+        """Let all threads end: one of them will not come."""
+        self._shared.done[-1] = 1
 
 
 def new_own(n_rows: int, width: int, inner: int, longest: int) -> "Own":
