@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -307,7 +308,10 @@ def test_interrupt_keeps_what_is_finished(sounds: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_waits_while_a_file_is_read(
-    sounds: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sounds: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     done = threading.Event()
 
@@ -319,6 +323,10 @@ def test_an_interrupt_waits_while_a_file_is_read(
             super().run()
 
     monkeypatch.setattr(threading, "Timer", Later)
+    # A shell starts what runs in its background with interrupts ignored; then there is nothing to wait with.
+    request.addfinalizer(
+        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+    )
 
     class Interrupting(io.BytesIO):
         def tell(self) -> int:  # called back by libsndfile, which throws away what is raised here
