@@ -14,7 +14,7 @@ read by PyTorch.
 import functools
 import importlib.util
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -244,18 +244,17 @@ class Stepper:
         shared = self._shared
         shared.hidden[:] = hidden.numpy()
         shared.done[:] = 0
-        if self._others is None:
+        others: list[Future[None]] = []
+        try:
+            if self._others is not None:
+                others += (self._others.submit(self._take_part, i, position) for i in range(1, self._n_threads))
             self._take_part(0, position)
-        else:
-            others = [self._others.submit(self._take_part, i, position) for i in range(1, self._n_threads)]
-            try:
-                self._take_part(0, position)
-            except BaseException:  # an interrupt, maybe before this thread began
-                self._stop_waiting()
-                raise
-            finally:
-                for other in others:
-                    other.result()
+        except BaseException:  # an interrupt, maybe before this thread began: no other may go on waiting for it
+            self._stop_waiting()
+            raise
+        finally:
+            for other in others:
+                other.result()
         return torch.from_numpy(shared.logits.swapaxes(0, 1).copy())
 
     def _take_part(self, thread: int, position: int) -> None:
