@@ -38,7 +38,10 @@ class KnownScene:
 
 
 class EncodedScenes:
-    """A pool of scenes; :meth:`draw` goes through it, and each turn asks other things of each scene."""
+    """A pool of scenes; :meth:`draw` goes through it, and each turn asks other things of each scene.
+
+    One pool after the other can be held: the next has other scenes, and so nothing that is known by heart.
+    """
 
     def __init__(
         self,
@@ -52,38 +55,65 @@ class EncodedScenes:
         bfloat16: bool,
         progress: bool,
     ) -> None:
-        """Encode examples 0 .. n-1; ``n`` is rounded up to whole groups of one length.
+        """Nothing is encoded before a pool is asked for by :meth:`hold`.
 
         Args:
             examples: soundscapes and recordings.
             encode: waveforms (B, N) and ``response`` (B, 1, mels) -> rows (B, R, A).
             tasks: what can be asked.
-            n: size of the pool.
+            n: scenes of a pool, rounded up to whole groups of one length.
             response_db: each is heard as by another microphone (:func:`aural.spec_augment.frequency_response`).
             device: where to encode.
             bfloat16: encode under autocast.
             progress: show a progress bar.
         """
-        self.rows: list[Tensor] = []
-        self.facts: list[FactSheet | None] = []
-        self.asked: list[AskedOf] = []
+        self.examples = examples
+        self.encode = encode
+        self.tasks = tasks
         group = examples.settings.soundscapes.group
-        for first in track(range(0, -(-n // group) * group, group), "encoding scenes", disable=not progress):
-            some = [examples.with_captions(index, QUESTION_ROUNDS) for index in range(first, first + group)]
-            waveform = torch.from_numpy(np.stack([example.waveform for example, _ in some])).to(device)
-            drawn = torch.Generator().manual_seed(examples.seed + first)
-            response = frequency_response(len(some), N_MELS, response_db, drawn)
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                rows = encode(waveform, response=response)
-            self.rows += list(rows.half().cpu())
-            for index, (example, said) in enumerate(some, start=first):
-                generator = np.random.default_rng([examples.seed, 5, index])
+        self.n = -(-n // group) * group
+        self.response_db = response_db
+        self.device = device
+        self.bfloat16 = bfloat16
+        self.progress = progress
+        self.held: int | None = None
+
+    def hold(self, number: int) -> "EncodedScenes":
+        """Encode the scenes of a pool, from 0 on, unless it is the one at hand."""
+        if number != self.held:
+            self.held = None
+            self.rows, self.facts, self.asked = self._encoded(number * self.n, self.n)
+            often = Counter(kind for asked in self.asked for kinds in asked.values() for kind in kinds)
+            # what few scenes allow to ask is asked of these the more often
+            self.weights = {kind: n**-0.5 for kind, n in often.items()}
+            self.held = number
+        return self
+
+    def first_rows(self, n: int) -> Tensor:
+        """Rows (n, R, A) of the first scenes of pool 0, or of all of them if they are fewer."""
+        rows = self.rows if self.held == 0 else self._encoded(0, min(n, self.n))[0]
+        return torch.stack(rows[:n]).float()
+
+    def _encoded(self, first: int, n: int) -> tuple[list[Tensor], list[FactSheet | None], list[AskedOf]]:
+        """Rows, facts and what can be asked of the examples from ``first`` on, in whole groups."""
+        all_rows: list[Tensor] = []
+        facts: list[FactSheet | None] = []
+        asked: list[AskedOf] = []
+        group = self.examples.settings.soundscapes.group
+        for start in track(range(first, first + n, group), "encoding scenes", disable=not self.progress):
+            some = [self.examples.with_captions(index, QUESTION_ROUNDS) for index in range(start, start + group)]
+            waveform = torch.from_numpy(np.stack([example.waveform for example, _ in some])).to(self.device)
+            drawn = torch.Generator().manual_seed(self.examples.seed + start)
+            response = frequency_response(len(some), N_MELS, self.response_db, drawn)
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                rows = self.encode(waveform, response=response)
+            all_rows += list(rows.half().cpu())
+            for index, (example, said) in enumerate(some, start=start):
+                generator = np.random.default_rng([self.examples.seed, 5, index])
                 known = sheet_of_labels(example.labels) if example.scene is None else fact_sheet(example.scene)
-                self.facts.append(known)
-                self.asked.append(all_asked(example.scene, example.labels, said, tasks, generator))
-        often = Counter(kind for asked in self.asked for kinds in asked.values() for kind in kinds)
-        # what few scenes allow to ask is asked of these the more often
-        self.weights = {kind: n**-0.5 for kind, n in often.items()}
+                facts.append(known)
+                asked.append(all_asked(example.scene, example.labels, said, self.tasks, generator))
+        return all_rows, facts, asked
 
     def _place(self, index: int, seed: int) -> int:
         """Scenes of a group are alike in length only; any order will do, another one each turn."""

@@ -33,6 +33,8 @@ class Recipe:
     """Learn from these besides recordings, encoded once; None: from the clips of the manifest alone."""
     pool: int = 0
     """How many of them."""
+    pools: int = 1
+    """How many such pools follow one another while facts are learned; answers are learned over the last."""
     pool_response_db: float = 0.0
     """Each is heard as by another microphone (:func:`aural.spec_augment.frequency_response`)."""
     n_asked: int = 4
@@ -127,6 +129,7 @@ def tiny() -> Recipe:
         tasks=TASKS,
         soundscapes=soundscapes,
         pool=8,
+        pools=2,
         facts=train,
         language=LanguageRecipe(vocab_size=300, imagined=20, train=text),
     )

@@ -21,7 +21,7 @@ from aural.answering.borrowed import borrowed_clip, borrowed_gpt2
 from aural.answering.classify import fit_label_temperature
 from aural.answering.convert import SYSTEM
 from aural.answering.data import AskedCollate, AskedExamples
-from aural.answering.encoded import EncodedCollate, EncodedScenes, FactsCollate
+from aural.answering.encoded import EncodedCollate, EncodedScenes, FactsCollate, KnownScene
 from aural.answering.fact_rows import FactRows, RememberedPrompts
 from aural.answering.language import train_language_model, train_tokenizer, trained_before
 from aural.answering.model import AnsweringConfig, AudioLanguageModel, encode_rows
@@ -253,7 +253,7 @@ def _over_soundscapes(
         return model, Tokenizers(config, words, sentences=sentences)
 
     if shared.language is None:
-        texts = [*shared.pool.texts(), *told_of_imagined(settings.language.imagined, tuple(shares), seed)]
+        texts = [*shared.pool.hold(0).texts(), *told_of_imagined(settings.language.imagined, tuple(shares), seed)]
         read = {text: None for told in texts for text in (told.prompt, told.answer)}
         words = train_tokenizer(read, settings.language.vocab_size)
         model, reader = made(words)
@@ -277,9 +277,10 @@ def _over_soundscapes(
     load_into(model.audio_encoder, listener.encoder.state_dict())
     for name, part in (("gpt2.", model.gpt2), ("prompt_rows.", model.prompt_rows)):
         load_into(part, {key.removeprefix(name): value for key, value in spoken.items() if key.startswith(name)})
-    start_white(model.audio_rows.linear, torch.cat(shared.pool.rows[:: ceil(len(shared.pool.rows) / WHITENED)]).float())
+    start_white(model.audio_rows.linear, shared.pool.first_rows(WHITENED).flatten(0, 1))
     if settings.facts is not None:
-        _say_facts(model, shared.pool, FactRows(reader), settings.facts, how)
+        _say_facts(model, shared.pool, settings.pools, FactRows(reader), settings.facts, how)
+    shared.pool.hold(settings.pools - 1 if settings.facts is not None else 0)
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
     asked = {task.name: share for task, share in shares.items()}
     example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)
@@ -287,9 +288,13 @@ def _over_soundscapes(
 
 
 def _say_facts(
-    model: AudioLanguageModel, pool: EncodedScenes, read: FactRows, training: TrainConfig, how: _How
+    model: AudioLanguageModel, pool: EncodedScenes, n_pools: int, read: FactRows, training: TrainConfig, how: _How
 ) -> None:
     """Let the audio mapper learn to say the facts, before it learns to be answered from; that takes no GPT-2."""
+    of_pool = ceil(training.steps / n_pools) * training.batch_size
+
+    def example(index: int) -> KnownScene:
+        return pool.hold(index // of_pool).draw_facts(index, seed=training.seed)
 
     def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
         own = {name.removeprefix("model."): value for name, value in weights.items()}
@@ -298,7 +303,7 @@ def _say_facts(
 
     run_training(
         _SayingFacts(model),
-        example=partial(pool.draw_facts, seed=training.seed),
+        example=example,
         collate=FactsCollate(read),
         counts=lambda batch: {"facts": int(batch["known"].sum())},
         loss_weights={"facts": 1.0},
