@@ -44,8 +44,6 @@ def changed(variant: str, options: argparse.Namespace) -> Callable[[Recipe], Rec
     def change(recipe: Recipe) -> Recipe:
         model = replace(recipe.model, regularization=VARIANTS[variant])
         run = replace(recipe.train, batch_size=options.batch_size or recipe.train.batch_size)
-        if options.steps and options.steps < recipe.train.steps:  # the same share of the steps as in the recipe
-            run = replace(run, warmup_steps=run.warmup_steps * options.steps // run.steps)
         recipe = replace(recipe, model=model, train=run, pool=options.pool or recipe.pool)
         if options.seconds and recipe.soundscapes:
             scenes = replace(recipe.soundscapes.soundscapes, seconds=(options.seconds, options.seconds))

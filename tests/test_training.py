@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aural.checkpoint import load_weights, save_model
 from aural.errors import AuralError, UsageError
-from aural.training import TrainConfig, learning_rate, train
+from aural.training import TrainConfig, adjusted, learning_rate, train
 
 WITHOUT_DROPOUT = worker.ToyConfig(dropout=0.0)
 
@@ -105,6 +105,13 @@ def train_single(out: Path, module: nn.Module, **changes: Any) -> None:
         device="cpu",
         progress=False,
     )
+
+
+def test_a_shorter_training_warms_up_for_the_same_share() -> None:
+    config = TrainConfig(steps=1000, warmup_steps=100)
+    assert [adjusted(config, seed=1, steps=n).warmup_steps for n in (1, 50, 1000, 4000)] == [0, 5, 100, 100]
+    assert adjusted(config, seed=1) == replace(config, seed=1)
+    assert adjusted(config, seed=0, precision="bfloat16") == replace(config, precision="bfloat16")
 
 
 def test_average_of_the_weights_by_hand(tmp_path: Path) -> None:

@@ -98,10 +98,11 @@ class TrainConfig:
 
 
 def adjusted(config: TrainConfig, *, seed: int, steps: int | None = None, precision: str | None = None) -> TrainConfig:
-    """The settings of a recipe with what a user gave instead; a warm-up is no longer than the training."""
+    """The settings of a recipe with what a user gave instead; of a shorter training, the warm-up is the same share."""
     config = dataclasses.replace(config, seed=seed)
     if steps is not None:
-        config = dataclasses.replace(config, steps=steps, warmup_steps=min(config.warmup_steps, steps))
+        warmup_steps = min(config.warmup_steps, config.warmup_steps * steps // config.steps)
+        config = dataclasses.replace(config, steps=steps, warmup_steps=warmup_steps)
     if precision is not None:
         config = dataclasses.replace(config, precision=precision)  # type: ignore[arg-type]
     return config

@@ -26,7 +26,7 @@ from aural.networks.sentence_encoder import RememberedSentences, load_sentence_e
 from aural.soundscapes.examples import Example, Examples
 from aural.soundscapes.synthesis import SYNTHESISED
 from aural.text_embedding_loss import text_embedding_loss
-from aural.training import train as run_training
+from aural.training import adjusted, train as run_training
 
 FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
 
@@ -86,11 +86,7 @@ def train(
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     settings = change(RECIPES[recipe]())
-    run = replace(settings.train, seed=seed)
-    if steps is not None:
-        run = replace(run, steps=steps, warmup_steps=min(run.warmup_steps, steps // 2))
-    if precision is not None:
-        run = replace(run, precision=precision)  # type: ignore[arg-type]
+    run = adjusted(settings.train, seed=seed, steps=steps, precision=precision)
     clips = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
     if not any(clip.labels and clip.captions for clip in clips):
         raise UsageError(f"{manifest}: no clip with labels and captions to learn from")
