@@ -289,8 +289,8 @@ def test_answers_are_true(drawn: list[Scene], wording: Wording) -> None:
                 assert not any(label in parts for label in named), one
             elif one.kind == "loudness":
                 loudest = max(scene.foreground, key=lambda part: part.level_db)
-                assert things[_known(one.answer, "louder")] == loudest.label
-                assert one.answer in things or _reasoned(one, "louder", wording.is_louder)
+                assert one.answer in things or _reasoned(one, ("louder", "quieter"), wording.is_louder)
+                assert (things[_named(one.answer)] == loudest.label) == (verdict(one.answer) != "no")
             elif one.kind == "duration":
                 longest = max(scene.foreground, key=lambda part: part.seconds)
                 assert things[one.answer] == longest.label
@@ -298,8 +298,8 @@ def test_answers_are_true(drawn: list[Scene], wording: Wording) -> None:
                 place = 0 if one.question in wording.first else -1
                 assert things[one.answer] == scene.foreground[place].label
             elif one.kind == "order" and one.answer not in ("yes", "no"):
-                assert things[_known(one.answer, "first")] == scene.foreground[0].label
-                assert _reasoned(one, "first", wording.before)
+                assert _reasoned(one, ("first", "later"), wording.before)
+                assert (things[_named(one.answer)] == scene.foreground[0].label) == (verdict(one.answer) == "yes")
             elif one.kind == "manner":
                 part = parts[named[0]]
                 assert ("far away" in one.answer) == part.distant and ("behind" in one.answer) == part.background
@@ -321,17 +321,16 @@ def _about_the_first_named(question: str, thing: str, ways: tuple[str, ...]) -> 
     )
 
 
-def _known(answer: str, what: str) -> str:
-    """The sound that an answer calls "first" or "louder", with the question before it or without."""
-    return answer.rpartition("? ")[2].partition(f" {what}, so ")[0]
+def _named(answer: str) -> str:
+    """The sound in an answer, without what is said of it."""
+    return re.sub(r" (first|later|louder|quieter), so (yes|no)$", "", answer)
 
 
-def _reasoned(one: Question, what: str, ways: tuple[str, ...]) -> bool:
-    """Whether an answer names what is asked for, then what is known, and comes to what follows from both."""
-    asked, so = one.answer.partition(f" {what}? ")[0], verdict(one.answer)
-    return _about_the_first_named(one.question, asked, ways) and so == (
-        "yes" if asked == _known(one.answer, what) else "no"
-    )
+def _reasoned(one: Question, words: tuple[str, str], ways: tuple[str, ...]) -> bool:
+    """Whether an answer says of the sound that is asked of the first word, and so yes, or the second, and so no."""
+    thing = _named(one.answer)
+    assert one.answer == f"{thing} {words[0]}, so yes" or one.answer == f"{thing} {words[1]}, so no"
+    return _about_the_first_named(one.question, thing, ways)
 
 
 def test_paraphrases_are_new() -> None:

@@ -247,8 +247,8 @@ HELD_OUT = Wording(
 """Paraphrases that no training asks: what is understood beyond the words it was learned from."""
 
 SO = ", so "
-"""Between a reason and what follows from it. Where two sounds are compared, the answer first says what is asked and
-what is known: a bare yes or no, which follows from both at once, is hardly ever learned."""
+"""Between a reason and what follows from it. Where two sounds are compared, the answer first says of which it is asked
+and what is known of that one: a bare yes or no, which follows from both at once, is hardly ever learned."""
 NOT_THERE = "there is no {thing}"
 """Answer to a question about something that is not there."""
 
@@ -311,7 +311,7 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
             else:
                 a, b = (first, last) if yes() else (last, first)
                 asked = pick(wording.before).format(a=thing(a.label), b=thing(b.label))
-                yield Question("order", asked, _reasoned(a, first, "first"))
+                yield Question("order", asked, _reasoned(a, "first" if a is first else "later", a is first))
         if len(front) == 2:
             yield from _compared(front[0], front[1], in_turn, wording, pick, yes)
 
@@ -349,7 +349,7 @@ def _compared(
             yield Question("loudness", pick(wording.louder), thing(louder.label))
         else:
             asked = pick(wording.is_louder).format(a=thing(a.label), b=thing(b.label))
-            yield Question("loudness", asked, _reasoned(a, louder, "louder"))
+            yield Question("loudness", asked, _reasoned(a, "louder" if a is louder else "quieter", a is louder))
     shorter, longer = sorted((a, b), key=lambda part: part.end - part.start)
     if len(a.times) == len(b.times) == 1 and longer.seconds >= LONGER * shorter.seconds:
         yield Question("duration", pick(wording.longest), thing(longer.label))
@@ -391,9 +391,9 @@ def _many(part: Part) -> str:
     return words[1]
 
 
-def _reasoned(asked: Part, known: Part, what: str) -> str:
-    """``a dog first? a bell first, so no``: which one is asked for, whatever the words, then which one it is."""
-    return f"{thing(asked.label)} {what}? {thing(known.label)} {what}{SO}{_yes(asked is known)}"
+def _reasoned(asked: Part, known: str, truth: bool) -> str:
+    """``a barking dog later, so no``: the sound that it is asked of, whatever the words, and what is known of that."""
+    return f"{thing(asked.label)} {known}{SO}{_yes(truth)}"
 
 
 def _yes(truth: bool) -> str:
