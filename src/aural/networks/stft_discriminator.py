@@ -86,7 +86,8 @@ class _Scale(nn.Module):
         weight_norm(self.conv_post.conv)
 
     def forward(self, waveform: Tensor) -> Judged:
-        x = self.spectrum(waveform)
+        # channels innermost: few filters over large pictures take half the time that way on a processor
+        x = self.spectrum(waveform).contiguous(memory_format=torch.channels_last)
         features = []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), self.config.negative_slope)
