@@ -23,7 +23,7 @@ from aural.soundscapes import acoustics, recordings, synthesis
 from aural.soundscapes.compose import LIKE_NOISE, RMS, Soundscapes, SoundscapeSettings
 from aural.soundscapes.examples import Examples, ExampleSettings
 from aural.soundscapes.prepare import prepare, with_kinds
-from aural.soundscapes.questions import HELD_OUT, KINDS, NOT_THERE, SEEN, Question, Wording, questions, verdict
+from aural.soundscapes.questions import HELD_OUT, KINDS, NOT_THERE, SEEN, Question, Wording, bare, questions, verdict
 from aural.soundscapes.reading import read
 from aural.soundscapes.scene import CONTRAST_DB, Scene
 from aural.soundscapes.wording import NUMBERS, brief, caption, captions
@@ -282,7 +282,8 @@ def test_answers_are_true(drawn: list[Scene], wording: Wording) -> None:
                     filter(lambda p: _many(p) in one.question, parts), key=lambda p: one.question.find(_many(p))
                 )
                 a, b = (parts[label].count or 0 for label in named)
-                assert one.answer == f"{NUMBERS[a]} to {NUMBERS[b]}, so {'yes' if a > b else 'no'}"
+                first, second = (bare(parts[label].label) for label in named)
+                assert one.answer == f"{first} {NUMBERS[a]}, {second} {NUMBERS[b]}, so {'yes' if a > b else 'no'}"
                 assert verdict(one.answer) == ("yes" if a > b else "no")
             elif one.kind == "premise":
                 assert one.answer.startswith(NOT_THERE.split("{", maxsplit=1)[0])

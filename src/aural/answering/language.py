@@ -25,6 +25,7 @@ from aural.answering.tokenizer import END, STOP, TOKENIZER, Tokenizers, find_gpt
 from aural.checkpoint import load_config, load_weights, save_model
 from aural.errors import CheckpointError
 from aural.soundscapes.facts import FactSheet
+from aural.soundscapes.questions import SO
 from aural.training import TrainConfig, train
 from aural.whitening import start_white
 
@@ -38,8 +39,8 @@ MATCHING = 2
 FIRST_KIND, FIRST_SHARE = "presence", 0.1
 """Kind of question that it begins with, and for which share of the steps: all else builds on telling whether what is
 asked for is among what is known."""
-OF_TWO, OFTEN = ("order", "loudness", "comparison"), 2.0
-"""Kinds of questions about two sounds at once, which are the hardest, and how much more often than others they come."""
+OFTEN = 4.0
+"""How much more often than others those questions come whose answer takes a reason, about two sounds: the hardest."""
 UNREAD = 0.3
 """Share of prompts of which the words themselves are hidden and their states alone are read: other words for the same
 question have other vectors and much the same states."""
@@ -133,8 +134,8 @@ def train_language_model(
 
     Args:
         model: over a sentence encoder; what it has for sound stays as it is.
-        texts: what it learns from; all kinds about equally often, however rare they are, but those about two sounds
-            more often and those with long answers the more seldom: every token counts alike, and a yes or a no is one
+        texts: what it learns from; all kinds about equally often, however rare they are, but those with a reason more
+            often and those with long answers the more seldom: every token counts alike, and a yes or a no is one
             token, and the hardest to know.
         reader: of the model.
         read: prompts -> rows (B, L, W) of the sentence encoder, as :meth:`Tokenizers.prompts`.
@@ -161,18 +162,19 @@ def train_language_model(
         files = {TOKENIZER: reader.gpt2.to_str()}
         save_model(folder, system=SYSTEM, config=language_side(config), weights=own, card=CARD, files=files)
 
-    of_kind: dict[str, list[Told]] = {}
+    of_kind: dict[tuple[str, bool], list[Told]] = {}
     for told in texts:
-        of_kind.setdefault(told.kind, []).append(told)
+        of_kind.setdefault((told.kind, SO in told.answer), []).append(told)
     kinds = [some for _, some in sorted(of_kind.items())]
     n_tokens = [np.mean([len(reader.ids(told.answer + STOP)) for told in some[:MEASURED]]) for some in kinds]
-    shares = np.array(n_tokens) ** -0.5 * [OFTEN if kind in OF_TWO else 1.0 for kind in sorted(of_kind)]
+    shares = np.array(n_tokens) ** -0.5 * [OFTEN if reasoned else 1.0 for _, reasoned in sorted(of_kind)]
     shares /= shares.sum()
-    n_first = round(FIRST_SHARE * training.steps) * training.batch_size if FIRST_KIND in of_kind else 0
+    first = of_kind.get((FIRST_KIND, False), [])
+    n_first = round(FIRST_SHARE * training.steps) * training.batch_size if first else 0
 
     def example(index: int) -> Told:
         generator = np.random.default_rng([training.seed, 8, index])
-        some = of_kind[FIRST_KIND] if index < n_first else kinds[int(generator.choice(len(kinds), p=shares))]
+        some = first if index < n_first else kinds[int(generator.choice(len(kinds), p=shares))]
         return some[int(generator.integers(len(some)))]
 
     def counts(batch: Any) -> dict[str, float]:

@@ -296,7 +296,7 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
     if len(counted) == 2 and counted[0].count != counted[1].count:
         a, b = counted if yes() else counted[::-1]
         assert a.count is not None and b.count is not None
-        numbers = f"{NUMBERS[a.count]} to {NUMBERS[b.count]}"
+        numbers = ", ".join(f"{bare(part.label)} {NUMBERS[part.count]}" for part in (a, b) if part.count)
         asked = pick(wording.more).format(many=_many(a), others=_many(b))
         yield Question("comparison", asked, numbers + SO + _yes(a.count > b.count))
 
@@ -371,7 +371,7 @@ def attributes(scene: Scene, part: Part) -> tuple[str, ...]:
 
 
 def verdict(answer: str) -> str:
-    """What an answer comes to, reasons aside: "three to one, so yes" is a yes."""
+    """What an answer comes to, reasons aside: "a barking dog first, so yes" is a yes."""
     return answer.rsplit(SO, 1)[-1]
 
 
