@@ -1,9 +1,9 @@
 """How well questions are answered, kind by kind, and how well recordings are told apart.
 
-An answer is *right* when it is the expected one, word for word (case and spaces aside); where reasons are given, "a
-dog later, so no", what it comes to is judged, the no. It is *in form* when it is at least an answer of the kind that
-was asked for: yes or no, a number, a sound that there is a word for, ... An answer out of form has drifted into
-unrelated text. Manifests of ``aural prepare soundscapes`` say of each question of which kind it is. Clips with one label and no
+An answer is *right* when it is the expected one, word for word (case and spaces aside); where reasons are given, "a dog
+later, so no", what it comes to is judged, the no. It is *in form* when it is at least an answer of the kind that was
+asked for: yes or no, a number, a sound that there is a word for, ... An answer out of form has drifted into unrelated
+text. Manifests of ``aural prepare soundscapes`` say of each question of which kind it is. Clips with one label and no
 question are classified among the labels that occur in what is judged; the expected calibration error (Guo et al. 2017,
 arXiv 1706.04599) compares how sure the model is with how often it is right.
 
