@@ -23,7 +23,7 @@ from aural.answering.model import AnsweringConfig, SentencesConfig
 from aural.answering.recipes import default, paper
 from aural.answering.tokenizer import STOP
 from aural.audio import Window, write
-from aural.checkpoint import load_weights
+from aural.checkpoint import load_config, load_weights
 from aural.errors import AudioError, CheckpointError, UsageError
 from aural.manifest import VALIDATION, Clip, read_manifest, write_manifest
 from aural.sound_phrases import captions
@@ -477,5 +477,16 @@ def test_a_language_model_serves_again(run: Run, trained: Path, manifest: Path, 
     ours, theirs = (load_weights(folder) for folder in (tmp_path / "out", spoken))
     assert {name.split(".")[0] for name in theirs} == {"gpt2", "prompt_rows"}
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items() if name.startswith("gpt2."))
-    with pytest.raises(CheckpointError, match="its sizes are not those of the recipe"):
+    with pytest.raises(CheckpointError, match="its sizes or the answers it learned are not those"):
         trained_before(spoken, replace(AnsweringConfig(), sentences=SentencesConfig(), text_encoder=None))
+
+
+def test_a_language_model_of_other_answers_is_refused(trained: Path, tmp_path: Path) -> None:
+    spoken = shutil.copytree(trained / "language", tmp_path / "language")
+    config = load_config(trained, AnsweringConfig, "answering")
+    trained_before(spoken, config)
+    known = json.loads((spoken / "config.json").read_text())
+    del known["config"]["form"]  # as before there were others
+    (spoken / "config.json").write_text(json.dumps(known))
+    with pytest.raises(CheckpointError, match="the answers it learned are not those"):
+        trained_before(spoken, config)

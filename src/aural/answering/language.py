@@ -47,6 +47,8 @@ question have other vectors and much the same states."""
 WHITENED = 2000
 """Prompts, and facts of scenes, at most, by which the reading of them starts."""
 
+FORM = 2
+"""Of the facts that it reads and of the answers that it learns; another number whenever either changes."""
 PARTS = ("gpt2.", "prompt_rows.")
 """What of an audio language model is learned from words."""
 
@@ -65,12 +67,13 @@ class LanguageConfig:
     sentences: SentencesConfig
     prompt_length: int
     prefix_length: int
+    form: int = 1  # of folders that do not say
 
 
 def language_side(config: AnsweringConfig) -> LanguageConfig:
     """What of a config the language side is made by; it must be of those over a sentence encoder."""
     assert config.sentences is not None
-    return LanguageConfig(config.gpt2, config.sentences, config.prompt_length, config.prefix_length)
+    return LanguageConfig(config.gpt2, config.sentences, config.prompt_length, config.prefix_length, FORM)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -207,10 +210,12 @@ def trained_before(folder: Path, config: AnsweringConfig) -> tuple[Tokenizer, di
     It learned from words alone, so that it may serve any encoder and any split that is held out.
 
     Raises:
-        CheckpointError: it is no such folder, or its sizes are not those of ``config``.
+        CheckpointError: it is no such folder, its sizes are not those of ``config``, or it learned other answers.
     """
     words = find_gpt2(folder)
     known = load_config(folder, LanguageConfig, SYSTEM)
     if known != language_side(replace(config, gpt2=replace(config.gpt2, vocab_size=words.get_vocab_size()))):
-        raise CheckpointError(f"{folder}: its sizes are not those of the recipe: train one with --recipe of this name")
+        raise CheckpointError(
+            f"{folder}: its sizes or the answers it learned are not those of this recipe and version: leave out --gpt2"
+        )
     return words, load_weights(folder)

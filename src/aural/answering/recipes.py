@@ -85,7 +85,7 @@ def default() -> Recipe:
         ema_decay=0.995,
         save_every=500,
     )
-    facts = replace(train, steps=14_000, batch_size=64, learning_rate=2e-3, warmup_steps=200, weight_decay=0.01)
+    facts = replace(train, steps=17_500, batch_size=64, learning_rate=2e-3, warmup_steps=200, weight_decay=0.01)
     text = replace(facts, steps=6000, optimizer="adamw", learning_rate=5e-4, weight_decay=0.05, ema_decay=None)
     # Changed by more than the listener is used to, as in captioning: what it knows by heart is no measure.
     soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size, speed_octaves=0.6)
@@ -94,8 +94,9 @@ def default() -> Recipe:
         train,
         tasks=TASKS,
         soundscapes=ExampleSettings(soundscapes, recordings=0.35, speed_octaves=0.6),
-        # of a sixth of this, it learns the very scenes by heart
-        pool=96_000,
+        # of fewer, it learns the very scenes by heart
+        pool=80_000,
+        pools=2,
         pool_response_db=6.0,
         facts=facts,
         language=LanguageRecipe(vocab_size=800, imagined=30_000, train=text),
