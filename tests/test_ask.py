@@ -24,6 +24,7 @@ from aural.answering.recipes import default, paper
 from aural.answering.tokenizer import STOP
 from aural.audio import Window, write
 from aural.checkpoint import load_config, load_weights
+from aural.demo import EXAMPLES, LABELS as LABELS_OF_EXAMPLES
 from aural.errors import AudioError, CheckpointError, UsageError
 from aural.manifest import VALIDATION, Clip, read_manifest, write_manifest
 from aural.sound_phrases import captions
@@ -278,6 +279,16 @@ def test_the_label_temperature_makes_right_labels_most_probable(folder: Path, so
     assert fit_label_temperature(loaded, [*clips, *more, too_long]) == fitted  # whatever temperature it has
     loaded.model.config = replace(loaded.model.config, label_temperature=1.5)
     assert fit_label_temperature(loaded, clips[:1]) == 1.5
+
+
+def test_clips_that_are_known_by_heart_say_nothing_of_how_sure_to_be() -> None:
+    in_the_box = load(device="cpu")  # it learned from the clips of the tour
+    clips = [Clip(file, labels=(LABELS_OF_EXAMPLES[file.stem],)) for file in sorted(EXAMPLES.glob("*.ogg"))]
+    labels = sorted({clip.labels[0] for clip in clips})
+    found = classify([clip.audio for clip in clips], labels, model=in_the_box)
+    assert [one.label for one in found] == [clip.labels[0] for clip in clips]
+    in_the_box.model.config = replace(in_the_box.model.config, label_temperature=1.5)
+    assert fit_label_temperature(in_the_box, clips) == 1.5
 
 
 def test_labels_of_the_listener_are_the_default(model: AnsweringModel) -> None:

@@ -156,7 +156,8 @@ def fit_label_temperature(model: AnsweringModel, clips: Iterable[Clip]) -> float
 
     Returns:
         The one of :data:`TEMPERATURES` with the least mean negative log-likelihood of the right label among all that
-        occur; the model's own where there is nothing to tell apart.
+        occur; the model's own where there is nothing to tell apart, and where it would be the lowest: clips that are
+        known by heart do not say how sure to be of others.
     """
     room = model.room()
     clips = [clip for clip in clips if len(clip.labels) == 1 and len(_written(model, clip.labels[0])) <= room]
@@ -173,7 +174,8 @@ def fit_label_temperature(model: AnsweringModel, clips: Iterable[Clip]) -> float
         right = (scores / TEMPERATURES[:, None, None]).log_softmax(2)[:, :, labels.index(clip.labels[0])]
         loss -= right.logsumexp(1)  # of the mean over windows, but for a constant
         n_read += 1
-    return float(TEMPERATURES[loss.argmin()]) if n_read else model.model.config.label_temperature
+    best = int(loss.argmin())
+    return float(TEMPERATURES[best]) if n_read and best else model.model.config.label_temperature
 
 
 def _judge(

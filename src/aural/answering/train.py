@@ -456,6 +456,7 @@ def _run(
         temperature = fit_label_temperature(load(how.out, device=how.device or "auto"), how.labelled)
         config = replace(model.config, label_temperature=temperature)
         metrics = {"step": done.steps, **done.metrics}
-        save(load_weights(how.out), how.out, metrics, config, f"fitted on {how.labelled_are}")
+        told = "fitted on" if temperature != model.config.label_temperature else "not changed for"
+        save(load_weights(how.out), how.out, metrics, config, f"{told} {how.labelled_are}")
 
     once(calibrate)
