@@ -296,7 +296,7 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
     if len(counted) == 2 and counted[0].count != counted[1].count:
         a, b = counted if yes() else counted[::-1]
         assert a.count is not None and b.count is not None
-        numbers = ", ".join(f"{bare(part.label)} {NUMBERS[part.count]}" for part in (a, b) if part.count)
+        numbers = ", ".join(f"{bare(part.label)} {NUMBERS[n]}" for part, n in ((a, a.count), (b, b.count)))
         asked = pick(wording.more).format(many=_many(a), others=_many(b))
         yield Question("comparison", asked, numbers + SO + _yes(a.count > b.count))
 
@@ -311,7 +311,7 @@ def _drawn(scene: Scene, generator: np.random.Generator, wording: Wording) -> It
             else:
                 a, b = (first, last) if yes() else (last, first)
                 asked = pick(wording.before).format(a=thing(a.label), b=thing(b.label))
-                yield Question("order", asked, _reasoned(a, "first" if a is first else "later", a is first))
+                yield Question("order", asked, _reasoned(a, a is first, "first", "later"))
         if len(front) == 2:
             yield from _compared(front[0], front[1], in_turn, wording, pick, yes)
 
@@ -349,7 +349,7 @@ def _compared(
             yield Question("loudness", pick(wording.louder), thing(louder.label))
         else:
             asked = pick(wording.is_louder).format(a=thing(a.label), b=thing(b.label))
-            yield Question("loudness", asked, _reasoned(a, "louder" if a is louder else "quieter", a is louder))
+            yield Question("loudness", asked, _reasoned(a, a is louder, "louder", "quieter"))
     shorter, longer = sorted((a, b), key=lambda part: part.end - part.start)
     if len(a.times) == len(b.times) == 1 and longer.seconds >= LONGER * shorter.seconds:
         yield Question("duration", pick(wording.longest), thing(longer.label))
@@ -391,9 +391,9 @@ def _many(part: Part) -> str:
     return words[1]
 
 
-def _reasoned(asked: Part, known: str, truth: bool) -> str:
+def _reasoned(asked: Part, truth: bool, where_yes: str, where_no: str) -> str:
     """``a barking dog later, so no``: the sound that it is asked of, whatever the words, and what is known of that."""
-    return f"{thing(asked.label)} {known}{SO}{_yes(truth)}"
+    return f"{thing(asked.label)} {where_yes if truth else where_no}{SO}{_yes(truth)}"
 
 
 def _yes(truth: bool) -> str:
