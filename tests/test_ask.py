@@ -357,6 +357,21 @@ def test_ask(run: Run, folder: Path, model: AnsweringModel, sounds: Path, tmp_pa
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(path) for path in sorted(sounds.iterdir())]
 
 
+def test_ask_several_questions(run: Run, folder: Path, model: AnsweringModel, sounds: Path) -> None:
+    both = ("--question", QUESTION, "--question", PROMPT)
+    status, out, err = run("ask", sounds / "tone.wav", *both, "--model", folder)
+    expected = [answer(sounds / "tone.wav", text, model=model).text for text in (QUESTION, PROMPT)]
+    assert (status, err) == (0, "") and expected[0] != expected[1]
+    assert out.splitlines() == [f"{text}\t{said}" for text, said in zip((QUESTION, PROMPT), expected, strict=True)]
+    status, out, _ = run("ask", sounds, *both, "--model", folder, "--windows", "1", "--json")
+    asked = [(Path(one["file"]).stem, one["question"], one["start"]) for one in map(json.loads, out.splitlines())]
+    assert status == 0 and asked == [
+        *(("clicks", text, start) for text in (QUESTION, PROMPT) for start in (0.0, 1.0)),
+        *(("noise", text, 0.0) for text in (QUESTION, PROMPT)),
+        *(("tone", text, start) for text in (QUESTION, PROMPT) for start in (0.0, 1.0)),
+    ]
+
+
 def test_ask_for_a_description(run: Run, folder: Path, model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
     status, out, err = run("ask", sounds, tmp_path / "missing.wav", "--describe", "--model", folder, "--json")
     *results, failed = [json.loads(line) for line in out.splitlines()]

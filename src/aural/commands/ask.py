@@ -1,4 +1,4 @@
-"""``aural ask``: a question, or the prompt of a task, put to each sound; or all that can be said of it."""
+"""``aural ask``: questions, or the prompts of tasks, put to each sound; or all that can be said of it."""
 
 import sys
 from collections.abc import Iterable
@@ -31,8 +31,12 @@ Method = Literal["beam", "greedy", "sample"]
 def ask(
     paths: SoundPaths,
     question: Annotated[
-        str | None,
-        typer.Option("--question", metavar="TEXT", help="Or the prompt of a task, such as 'generate audio caption'."),
+        list[str] | None,
+        typer.Option(
+            "--question",
+            metavar="TEXT",
+            help="Or the prompt of a task, such as 'generate audio caption'; give it again for another.",
+        ),
     ] = None,
     describe: Annotated[
         bool, typer.Option("--describe", help="Instead: a caption, metadata and the sounds, in one text.")
@@ -59,13 +63,14 @@ def ask(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
-    """Answer a question about each sound."""
+    """Answer questions about each sound."""
     check_windows(windows)
     if not 0 < temperature < float("inf"):
         raise UsageError(f"--temperature {temperature:g}: give a number above 0, such as --temperature 0.7")
-    if describe and (question, tasks, add_text) != (None, None, None):
+    questions = question or []
+    if describe and (questions or (tasks, add_text) != (None, None)):
         raise UsageError("--describe has questions of its own: leave out --question, --tasks and --add-text")
-    if question is None and not describe:
+    if not questions and not describe:
         raise UsageError("nothing is asked: pass --question, such as --question 'is there a dog?', or --describe")
     from aural.audio import find_sounds
 
@@ -73,7 +78,8 @@ def ask(
     from aural.answering.answer import answer_each, as_prompt, load, task_prompts
     from aural.answering.describe import describe_each
 
-    prompt = None if question is None else as_prompt(question, task_prompts(tasks))
+    known = task_prompts(tasks)
+    prompts = [as_prompt(text, known) for text in questions]
     loaded = load(model, device=device, offline=offline)
     how: dict[str, Any] = {
         "method": method,
@@ -84,21 +90,24 @@ def ask(
         "windows": windows,
         "batch_size": batch_size,
     }
-    results: Iterable[tuple[Any, list[Answer] | AuralError]]
-    if prompt is None:
-        results = describe_each(files, loaded, **how)
+    results: Iterable[tuple[Any, list[list[Answer]] | AuralError]]
+    if describe:
+        each = describe_each(files, loaded, **how)
+        results = ((file, found if isinstance(found, AuralError) else [found]) for file, found in each)
     else:
-        each = answer_each(files, [prompt], loaded, add_text=add_text, **how)
-        results = ((file, found if isinstance(found, AuralError) else found[0]) for file, found in each)
+        results = answer_each(files, prompts, loaded, add_text=add_text, **how)
     alone = named_alone(paths, files)
+    texts: list[str | None] = [*questions] if questions else [None]
 
-    def show(file: Path, answers: "list[Answer]") -> None:
-        for found in answers:
-            if as_json:
-                print_json(_as_fields(file, question, found))
-            else:
-                columns = [*([] if alone else [str(file)]), *stretch(found.start, found.end), one_line(found.text)]
-                print("\t".join(columns), flush=True)
+    def show(file: Path, answers: "list[list[Answer]]") -> None:
+        for text, of_windows in zip(texts, answers, strict=True):
+            for found in of_windows:
+                if as_json:
+                    print_json(_as_fields(file, text, found))
+                else:
+                    whose = [*([] if alone else [str(file)]), *stretch(found.start, found.end)]
+                    asked = [one_line(text)] if text is not None and len(texts) > 1 else []
+                    print("\t".join([*whose, *asked, one_line(found.text)]), flush=True)
 
     return print_results(files, results, show, as_json=as_json, quiet=quiet)
 
