@@ -15,7 +15,7 @@ from tiny_models import answerer, talkative
 import aural
 from aural.__main__ import main
 from aural.answering.answer import Answer, AnsweringModel, answer, answer_each, as_prompt, load, task_prompts
-from aural.answering.classify import TEMPERATURES, WAYS, classify, classify_each, fit_label_temperature, known_labels
+from aural.answering.classify import PROMPT, TEMPERATURES, classify, classify_each, fit_label_temperature, known_labels
 from aural.answering.decoding import beam
 from aural.answering.describe import PROMPTS, describe
 from aural.answering.language import trained_before
@@ -31,7 +31,6 @@ from aural.sound_phrases import captions
 
 RATE = 16000
 QUESTION = "Is there a dog?"
-PROMPT = "this is a sound of"
 ASKED = "question: is there a dog"
 ASK = ("--question", QUESTION)
 LABELS = ["dog", "rain", "a bell"]
@@ -237,15 +236,6 @@ def test_labels_are_weighed_by_their_likelihood(model: AnsweringModel) -> None:
     assert list(found.scores.values()) == sorted(found.scores.values(), reverse=True)
     assert (found.label, found.score) == next(iter(found.scores.items()))
     assert classify([LONG, SOUNDS[0]], LABELS, model=model)[0] == found
-
-
-def test_a_model_says_by_which_prompt_labels_are_asked_for(folder: Path) -> None:
-    assert default().model.label_prompt == "the main sound is" and paper().model.label_prompt == PROMPT
-    loaded, prompt = load(folder, device="cpu"), default().model.label_prompt
-    given = [classify(LONG, LABELS, model=loaded, way=way, prompt=prompt) for way in WAYS]
-    assert given != [classify(LONG, LABELS, model=loaded, way=way) for way in WAYS]
-    loaded.model.config = replace(loaded.model.config, label_prompt=prompt)
-    assert given == [classify(LONG, LABELS, model=loaded, way=way) for way in WAYS]
 
 
 def test_several_labels_at_once_do_not_compete(model: AnsweringModel) -> None:

@@ -1,18 +1,14 @@
 """Facts of a scene in words: all that is asked about it can be told from them."""
 
 import re
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from aural.answering.asked import all_asked
-from aural.answering.tasks import read_tasks
 from aural.soundscapes.compose import Soundscapes, SoundscapeSettings
 from aural.soundscapes.facts import FIELDS, MOST_SOUNDS, PLACES, fact_sheet, facts, sheet_of_labels
 from aural.soundscapes.imagined import imagined
 from aural.soundscapes.questions import KINDS, attributes, questions, thing
-from aural.soundscapes.scene import CONTRAST_DB, Part, Scene
+from aural.soundscapes.scene import Part, Scene
 
 
 def test_in_turn_counted_soft_and_far_away() -> None:
@@ -29,32 +25,6 @@ def test_at_once_behind_and_silence() -> None:
     assert facts(Scene(5.0, (behind, quick))).endswith(" four fast")
     assert facts(Scene(5.0, ())) == "there is silence"
     assert facts(Scene(5.0, (Part("no such sound", ((0.0, 1.0),)),))) == ""
-
-
-def test_the_main_sound_is_in_front_or_louder() -> None:
-    behind = Part("rain", ((0.0, 5.0),), background=True)
-    bell, dog = Part("bell", ((1.0, 1.4),)), Part("dog bark", ((2.0, 2.4),))
-    loud = replace(dog, level_db=CONTRAST_DB)
-    assert Scene(5.0, (behind,)).main == behind and Scene(5.0, (behind, bell)).main == bell
-    assert Scene(5.0, (bell, dog)).main is None and Scene(5.0, ()).main is None
-    assert Scene(5.0, (behind, bell, loud)).main == loud and Scene(5.0, (loud, bell)).main == loud
-
-
-def test_it_is_asked_for_where_there_is_one() -> None:
-    task = read_tasks()["main sound"]
-    bell, dog = Part("bell", ((1.0, 1.4),)), Part("dog bark", ((2.0, 2.4),))
-    behind = Part("rain", ((0.0, 5.0),), background=True)
-
-    def asked(scene: Scene | None, *labels: str) -> dict[str, Any]:
-        return all_asked(scene, labels, (), [task], np.random.default_rng(0))
-
-    def named(label: str) -> dict[str, Any]:
-        return {"main sound": {"main sound": (("the main sound is", label),)}}
-
-    assert asked(Scene(5.0, (behind, dog)), "rain", "dog bark") == named("dog bark")
-    assert asked(Scene(5.0, (bell, dog)), "bell", "dog bark") == {}
-    assert asked(Scene(5.0, ()), "silence") == named("silence")
-    assert asked(None, "rain") == named("rain") and asked(None, "rain", "bell") == {}
 
 
 def test_each_fact_has_a_place_of_its_own() -> None:

@@ -47,15 +47,11 @@ def all_asked(
         scene: the truth; None where only labels and captions are known.
         labels: of what is heard.
         said: captions that are true of it.
-        tasks: the table; what is known of a scene as a whole is its ``{metadata}``, and of what stands out in it, or is
-            all that is heard, its ``{main sound}``.
+        tasks: the table; what is known of a scene as a whole is its ``{metadata}``.
         generator: of the questions.
     """
     found: dict[str, dict[str, dict[Asked, None]]] = {}
     about = {"metadata": facts(scene)} if scene is not None and facts(scene) else {}
-    main = scene.main if scene is not None else None
-    if main is not None or len(labels) == 1:
-        about["main sound"] = labels[0] if main is None else main.label
     known = Clip(Path(), captions=tuple(said), labels=tuple(labels), about=about)
     for turn in range(QUESTION_ROUNDS):
         asked = () if scene is None else questions(scene, generator)

@@ -1,8 +1,8 @@
 """Closed questions: which of given labels a recording fits, in two ways, with probabilities.
 
-- ``likelihood``: how probable the model finds each label as its answer to its ``label_prompt``: in the paper "this is a
-  sound of". The log-likelihoods, end of the answer included, are divided by the model's ``label_temperature`` (1 where
-  none was fitted), and a softmax makes probabilities of them.
+- ``likelihood``: how probable the model finds each label as its answer to "this is a sound of". The log-likelihoods,
+  end of the answer included, are divided by the model's ``label_temperature`` (1 where none was fitted), and a softmax
+  makes probabilities of them.
 - ``text``: as in the paper, the model writes its answer freely, and each label is compared with it in the sentence
   encoder's space; the cosines go through a softmax with a temperature of their own.
 
@@ -36,6 +36,7 @@ from aural.sound_phrases import SOUNDS
 
 Way = Literal["likelihood", "text"]
 WAYS: tuple[Way, ...] = ("likelihood", "text")
+PROMPT = "this is a sound of"
 TEXT_TEMPERATURE = 0.1
 TEXT_TOKENS = 30
 """Of the answer that labels are compared with, at most."""
@@ -112,7 +113,7 @@ def classify_each(
     *,
     way: Way = "likelihood",
     multi: bool = False,
-    prompt: str | None = None,
+    prompt: str = PROMPT,
     sentence_encoder: SentenceEncoder | None = None,
 ) -> Iterator[tuple[Sound, Labels | AuralError]]:
     """Probabilities of labels for each sound, in order; one that cannot be read gives its error.
@@ -123,8 +124,7 @@ def classify_each(
         model: from :func:`aural.answering.answer.load`.
         way: see the module's docstring.
         multi: several labels may hold at once.
-        prompt: what the model is asked, instead of its ``label_prompt``; ``multi`` with ``likelihood`` asks for each
-            label whether it is there.
+        prompt: what the model is asked; ``multi`` with ``likelihood`` asks for each label whether it is there.
         sentence_encoder: for ``text``; None: the bundled one.
 
     Yields:
@@ -134,7 +134,6 @@ def classify_each(
         UsageError: an unknown way; fewer than two labels (one with ``multi``), or one that is empty, too long or given
             twice.
     """
-    prompt = model.model.config.label_prompt if prompt is None else prompt
     judge = _judge(labels, model, way, multi, prompt, sentence_encoder)
     for sound in sounds:
         try:
@@ -165,7 +164,7 @@ def fit_label_temperature(model: AnsweringModel, clips: Iterable[Clip]) -> float
     labels = sorted({clip.labels[0] for clip in clips})
     if len(labels) < 2:
         return model.model.config.label_temperature
-    weigh = _weigher(model, labels, model.model.config.label_prompt)
+    weigh = _weigher(model, labels, PROMPT)
     loss, n_read = torch.zeros(len(TEMPERATURES)), 0
     for clip in clips:
         try:

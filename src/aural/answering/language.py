@@ -47,7 +47,7 @@ question have other vectors and much the same states."""
 WHITENED = 2000
 """Prompts, and facts of scenes, at most, by which the reading of them starts."""
 
-FORM = 3
+FORM = 2
 """Of the facts that it reads and of the answers that it learns; another number whenever either changes."""
 PARTS = ("gpt2.", "prompt_rows.")
 """What of an audio language model is learned from words."""

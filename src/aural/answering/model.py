@@ -95,7 +95,6 @@ class AnsweringConfig:
     pad_token_id: int = 0  # of the language model: "!" in GPT-2, which is therefore never learned
     stop_token_id: int = 220  # what ends an answer: the first token of " <|endoftext|>" is the lone space
     search: Literal["beam", "greedy"] = "beam"  # how answers are searched for unless asked otherwise
-    label_prompt: str = "this is a sound of"  # by which closed questions are put (:mod:`aural.answering.classify`)
     label_temperature: float = 1.0  # by which log-likelihoods of labels are divided before they become probabilities
 
     def __post_init__(self) -> None:

@@ -47,10 +47,9 @@ class Recipe:
 
 TASKS = {
     "audio captioning": 0.15,
-    "sound event classification": 0.15,
-    "main sound": 0.1,
+    "sound event classification": 0.2,
     "metadata": 0.15,  # all facts of a scene: more words to learn from than any other answer
-    "audio question answering": 0.45,
+    "audio question answering": 0.5,
 }
 
 
@@ -75,8 +74,6 @@ def default() -> Recipe:
         # The released beam search ranks by the mean log-probability of a token, so that a long answer whose end is
         # certain once it is begun ("there is no ...") beats an answer of one token that is the more probable by far.
         search="greedy",
-        # Asked what it is a sound of, it names all that it hears, of which a label is one.
-        label_prompt="the main sound is",
     )
     train = TrainConfig(
         steps=1500,

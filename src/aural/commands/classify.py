@@ -30,7 +30,7 @@ def classify(
     multi: Annotated[bool, typer.Option("--multi", help="Several may hold at once: a probability for each.")] = False,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="How many are shown; JSON holds all.")] = 1,
     prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What labels are the answer to. Default: as the model says.")
+        str | None, typer.Option(metavar="TEXT", help="What labels are the answer to. Default: 'this is a sound of'.")
     ] = None,
     model: ModelName = None,
     device: DeviceName = "auto",
@@ -51,7 +51,7 @@ def classify(
 
     files = find_sounds(paths, sys.stdin)
     from aural.answering.answer import load
-    from aural.answering.classify import classify_each, known_labels
+    from aural.answering.classify import PROMPT, classify_each, known_labels
 
     loaded = load(model, device=device, offline=offline)
     results = classify_each(
@@ -60,7 +60,7 @@ def classify(
         loaded,
         way=way,
         multi=multi,
-        prompt=prompt,
+        prompt=PROMPT if prompt is None else prompt,
     )
 
     def show(file: Path, found: "Labels") -> None:

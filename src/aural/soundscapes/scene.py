@@ -89,14 +89,6 @@ class Scene:
         """Pairs of labels of which all of the first is over before the second begins."""
         return tuple((a.label, b.label) for a, b in combinations(self.foreground, 2) if a.end <= b.start)
 
-    @property
-    def main(self) -> Part | None:
-        """The sound that a recording would be named after: the only one in front, or the loudest by a clear margin."""
-        candidates = self.foreground or self.parts
-        if len(candidates) < 2:
-            return next(iter(candidates), None)
-        return next((part for part in candidates if self.louder(part)), None)
-
     def louder(self, part: Part) -> bool | None:
         """Whether a foreground part is the loudest by a clear margin (True), clearly softer than another (False)."""
         others = [other for other in self.foreground if other is not part]
