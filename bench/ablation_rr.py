@@ -23,7 +23,7 @@ import torch
 
 from aural.checkpoint import write_whole
 from aural.text_to_audio.evaluate import evaluate
-from aural.text_to_audio.generate import load
+from aural.text_to_audio.generate import Settings, load
 from aural.text_to_audio.recipes import Recipe
 from aural.text_to_audio.representation_regularization import RegularizationConfig
 from aural.text_to_audio.train import train
@@ -109,7 +109,7 @@ def _judge(options: argparse.Namespace, variant: str, seed: int) -> None:
     if (run / "scores.json").exists():
         return
     model = load(run, codec=options.codec, device="cpu")
-    how = {"split": options.hold_out, "n": options.n, "pairs": options.pairs}
+    how = {"split": options.hold_out, "n": options.n, "pairs": options.pairs, "settings": Settings(best_of=1)}
     scores = evaluate(model, options.judge, options.manifest, seed=1000 * seed, **how)
     write_whole(run / "scores.json", json.dumps(scores, indent=2) + "\n")
 

@@ -34,6 +34,7 @@ from aural.text_to_audio.generate import (
     stream,
 )
 from aural.text_to_audio.model import GenerationConfig
+from aural.text_to_audio.reranking import candidates
 
 PROMPTS = ["a dog barks", "rain", "a rooster crows while rain falls", "a dog barks"]
 HOP = 320
@@ -165,6 +166,36 @@ def test_guidance_and_negative_prompts_matter(model: GenerationModel) -> None:
     assert torch.equal(*greedy)
 
 
+def test_the_candidate_nearest_to_its_prompt_is_kept(model: GenerationModel) -> None:
+    settings = Settings(duration=0.5, best_of=3)
+    told: list[tuple[int, int]] = []
+    alone, together = (
+        list(generate_each(requests(), model, settings, batch_size=size, progress=lambda *one: told.append(one)))
+        for size in (1, 5)
+    )
+    assert told[-1] == (4 * 3 * 25, 4 * 3 * 25)
+    words = model.listener.embed_text(PROMPTS)
+    for one, other, request, meant in zip(alone, together, requests(), words, strict=True):
+        assert np.array_equal(one.waveform, other.waveform) and (one.seed, one.prompt) == (request.seed, request.prompt)
+        drawn = candidates(request, 3)
+        assert drawn[0] == request and len({each.seed for each in drawn}) == 3
+        each = list(generate_each(drawn, model, Settings(duration=0.5)))
+        cosines = [float(model.listener.embed_audio((one.waveform, RATE)) @ meant) for one in each]
+        best = each[int(np.argmax(cosines))]
+        assert np.array_equal(best.waveform, one.waveform) and best.drawn_by == one.drawn_by == best.seed
+    assert {one.drawn_by for one in alone} - {request.seed for request in requests()}  # not the first in all cases
+    with pytest.raises(UsageError, match="other candidates"):
+        stream(requests()[0], model, settings)
+    config = model.model.config
+    model.model.config = replace(config, best_of=3)
+    try:
+        assert [one.drawn_by for one in generate_each(requests(), model, Settings(duration=0.5))] == [
+            one.drawn_by for one in alone
+        ]
+    finally:
+        model.model.config = config
+
+
 def test_nothing_reaches_full_scale_and_what_is_soft_stays() -> None:
     waveform = torch.tensor([[-3.0, -0.9, -0.5, 0.0, 0.3, 0.95, 1.0, 20.0]])
     result = bent(waveform)
@@ -180,6 +211,7 @@ def test_nothing_reaches_full_scale_and_what_is_soft_stays() -> None:
         ({"cfg_scale": -1.0}, "guidance"),
         ({"temperature": -0.1}, "temperature"),
         ({"top_k": 0}, "top_k"),
+        ({"best_of": 0}, "best of 0"),
         ({"top_p": 1.5}, "top_p"),
         ({"negative_prompt": "rain", "cfg_scale": 1.0}, "negative prompt"),
     ],
@@ -217,8 +249,18 @@ def test_a_sound_and_how_it_was_made(run: Run, model: GenerationModel, tmp_path:
     expected |= {"top_p": None, "negative_prompt": None, "continue_from": None, "sample_rate": RATE}
     assert expected.items() <= told.items() and told["codec_digest"] == model.model.config.codec
     assert {"model", "codec", "aural", "torch"} <= told.keys() and told["weights"] == "float32"
+    assert (told["best_of"], told["drawn_by"]) == (1, 3)
     made = generate_audio("a dog barks", model=model, seed=3, duration=0.4, cfg_scale=2.0)
     np.testing.assert_allclose(read(tmp_path / "a.flac")[0], made.waveform, atol=1 / 32768)
+
+
+def test_the_best_of_several(run: Run, model: GenerationModel, tmp_path: Path) -> None:
+    status, _, _ = run("rain", "-o", tmp_path / "a.wav", "--duration", 0.4, "--seed", 2, "--best-of", 4)
+    told = json.loads((tmp_path / "a.json").read_text())
+    made = generate_audio("rain", model=model, seed=2, duration=0.4, best_of=4)
+    assert status == 0 and (told["seed"], told["best_of"], told["drawn_by"]) == (2, 4, made.drawn_by)
+    again = generate_audio("rain", model=model, seed=made.drawn_by, duration=0.4)
+    np.testing.assert_allclose(read(tmp_path / "a.wav")[0], again.waveform, atol=1 / 32000)
 
 
 def test_several_sounds_are_named_after_prompt_and_seed(run: Run, tmp_path: Path) -> None:
@@ -269,6 +311,7 @@ def test_a_pipe_gets_the_same_wav(folder: Path, over: Path, model: GenerationMod
         (["rain", "dogs", "-o", "a.wav"], 2, "one file for 2 sounds"),
         (["rain", "-o", "a.txt"], 2, "'.txt'"),
         (["rain", "--n", "2", "-o", "-"], 2, "stdout takes one sound"),
+        (["rain", "--best-of", "2", "-o", "-"], 2, "no other candidates"),
         (["  ", "-o", "a.wav"], 2, "a prompt is empty"),
         (["rain", "-o", "a.wav", "--duration", "-1"], 2, "duration of -1 s"),
         (["rain", "-o", "a.wav", "--prompts-file", "no.txt"], 2, "no.txt"),

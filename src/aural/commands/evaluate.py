@@ -48,6 +48,10 @@ def evaluate(
         str | None, typer.Option(metavar="NAME|DIR|HUB_ID", help="Generation: the codec, if not the packaged one.")
     ] = None,
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Generation: sounds for each label.")] = 20,
+    best_of: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Generation: sounds drawn for each, of which the best is kept."),
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option(metavar="M.jsonl", help="Imagination: the pictures that may be right.")
     ] = None,
@@ -79,13 +83,16 @@ def evaluate(
     match system:
         case "text_to_audio":
             from aural.text_to_audio.evaluate import evaluate as evaluate_generator
-            from aural.text_to_audio.generate import load as load_generator
+            from aural.text_to_audio.generate import Settings, load as load_generator
 
             assert judge is not None
             if held_out is not None:
                 raise UsageError("--held-out is for systems that hear: pass --model, --judge and --split")
             generator = load_generator(model, codec=codec, device=device, offline=offline)
-            result = evaluate_generator(generator, judge, manifest, split=split, n=n, seed=seed, batch_size=batch_size)
+            settings = Settings(best_of=best_of)
+            result = evaluate_generator(
+                generator, judge, manifest, split=split, n=n, seed=seed, batch_size=batch_size, settings=settings
+            )
         case "codec":
             from aural.codec.evaluate import evaluate as evaluate_codec, evaluate_held_out as codecs_held_out
             from aural.codec_folder import load_codec

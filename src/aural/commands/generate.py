@@ -47,6 +47,12 @@ def generate(
     negative_prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What guidance is to lead away from.")] = (
         None
     ),
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Draw N sounds for each and keep the best; default: as the model has it; -o -: 1."
+        ),
+    ] = None,
     continue_from: Annotated[
         Path | None, typer.Option(metavar="F", help="A sound that the generated ones begin with.")
     ] = None,
@@ -76,7 +82,7 @@ def generate(
         raise UsageError("stdout takes one sound and nothing else: give one prompt without --n and --json, or a folder")
     from aural.text_to_audio.generate import Request, Settings, load
 
-    settings = Settings(duration, cfg_scale, temperature, top_k or None, top_p, negative_prompt)
+    settings = Settings(duration, cfg_scale, temperature, top_k or None, top_p, negative_prompt, best_of)
     requests = [Request(text, seed + number) for text in texts for number in range(n)]
     files = [] if piped else _files(out, requests)
     loaded = load(model, codec=codec, device=device, offline=offline, weights=weights)
@@ -104,7 +110,7 @@ def _write(
     for folder in {file.parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
     continued = None if continue_from is None else str(continue_from)
-    frames = model.n_frames(settings) * len(requests)
+    frames = model.n_frames(settings) * model.best_of(settings) * len(requests)
     with progress(frames, quiet, prints=False) as advance:
         shown = 0
 

@@ -15,7 +15,7 @@ codec can be expected to do better. Two sounds at once are then two recordings, 
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def evaluate(
             them.
     """
     settings = settings or Settings()
+    settings = replace(settings, best_of=model.best_of(settings))
     clips = [clip for clip in read_manifest(manifest) if len(clip.labels) == 1 and split in (None, clip.split)]
     expert, clips = load_judge(judge, clips)
     if len(clips) < 2 * FEWEST or n * len(expert.labels) < FEWEST:

@@ -1,7 +1,8 @@
 """Sounds from texts: what the command line, the demo page and the tests call.
 
-A sound depends on its prompt, its seed and the settings, and not on what is generated beside it. It comes as a whole
-(:func:`generate_audio`, :func:`generate_each`), or in pieces while the rest is still being made (:func:`stream`). What
+A sound depends on its prompt, its seed and the settings, and not on what is generated beside it. It comes as a whole,
+the best of several candidates (:func:`generate_audio`, :func:`generate_each`, :mod:`.reranking`), or in pieces while
+the rest is still being made (:func:`stream`). What
 goes beyond full scale is bent, sample by sample, so that pieces and whole are alike.
 
 Shapes: B items, K codebooks, T frames, P frames that are given, N samples.
@@ -11,7 +12,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any, overload
 
@@ -25,12 +27,14 @@ from aural.checkpoint import find_model
 from aural.codec_folder import Codec, load_codec
 from aural.device import choose_device
 from aural.errors import CheckpointError, UsageError
+from aural.listening.embed import ListeningModel, load as load_listener
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.text_to_audio.captions import keywords
 from aural.text_to_audio.convert import SYSTEM, load_model
 from aural.text_to_audio.decoding import DecodingConfig, Text, stream as stream_codes
 from aural.text_to_audio.model import TokenLanguageModel
 from aural.text_to_audio.quantized import PackedModel, Weights, pack
+from aural.text_to_audio.reranking import candidates, nearest
 from aural.text_to_audio.text_encoder import ReadTexts, SentenceText
 
 KNEE = 0.9
@@ -53,6 +57,7 @@ class Settings:
     top_k: int | None = 250
     top_p: float | None = None  # where it is set, top_k does not count
     negative_prompt: str | None = None  # guidance leads away from this instead of from no text
+    best_of: int | None = None  # sounds drawn for each one, of which the best is kept; None = as the model has it
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
@@ -68,6 +73,8 @@ class Settings:
             raise UsageError("a negative prompt acts through guidance: give a cfg scale other than 1, such as 3")
         if not 0 <= self.temperature < math.inf:
             raise UsageError(f"a temperature of {self.temperature:g}: give 0 or more, such as 1")
+        if self.best_of is not None and self.best_of < 1:
+            raise UsageError(f"the best of {self.best_of} sounds: give 1 or more, such as 4")
         try:
             self.decoding()
         except ValueError as error:
@@ -98,7 +105,9 @@ class Audio:
     codes: Tensor
     """(K, T)."""
     took: float
-    """Seconds of computing, its share of those of its batch."""
+    """Seconds of computing, its share of those of its batches."""
+    drawn_by: int
+    """The seed that makes it without other candidates."""
 
     @property
     def seconds(self) -> float:
@@ -136,6 +145,15 @@ class GenerationModel:
     def n_frames(self, settings: Settings) -> int:
         """T of the sounds; the last one may be of less than a hop."""
         return -(-self.n_samples(settings) // self.codec.hop)
+
+    def best_of(self, settings: Settings) -> int:
+        """Sounds that are drawn for each one."""
+        return settings.best_of or self.model.config.best_of
+
+    @cached_property
+    def listener(self) -> ListeningModel:
+        """What chooses among candidates, the one in the box; loaded when it is first needed."""
+        return load_listener(device=str(self.device))
 
     def given(self, sound: Sound, settings: Settings) -> Tensor:
         """The codes (1, K, P) of a sound to go on from, of its whole frames.
@@ -259,6 +277,24 @@ def generate_each(
     settings = settings or Settings()
     _check(requests)
     given = None if continue_from is None else model.given(continue_from, settings)
+    n = model.best_of(settings)
+    made = _draw(
+        [one for request in requests for one in candidates(request, n)], model, settings, batch_size, given, progress
+    )
+    for request in requests:
+        drawn = list(islice(made, n))
+        best = nearest(drawn, model.listener) if n > 1 else drawn[0]
+        yield replace(best, seed=request.seed, took=sum(one.took for one in drawn))
+
+
+def _draw(
+    requests: Sequence[Request],
+    model: GenerationModel,
+    settings: Settings,
+    batch_size: int,
+    given: Tensor | None,
+    progress: Progress | None,
+) -> Iterator[Audio]:
     per_sound = model.n_frames(settings) - (0 if given is None else given.shape[2])
     done, remaining = 0, iter(requests)
     while batch := list(islice(remaining, batch_size)):
@@ -276,7 +312,7 @@ def generate_each(
         took = (time.perf_counter() - start) / len(batch)
         for request, waveform, row in zip(batch, waveforms, codes, strict=True):
             rate = model.codec.sample_rate
-            yield Audio(request.prompt, request.seed, waveform.numpy(), rate, row, took)
+            yield Audio(request.prompt, request.seed, waveform.numpy(), rate, row, took, request.seed)
 
 
 def stream(
@@ -289,14 +325,17 @@ def stream(
 ) -> Generator[np.ndarray, None, None]:
     """Make a sound and give away its pieces (1, any number of samples) as soon as they are certain, in order.
 
-    Joined, they are what :func:`generate_audio` makes, but for rounding. To cancel, stop asking for more.
+    Joined, they are what :func:`generate_audio` makes of one candidate, but for rounding: what plays while the rest is
+    being made cannot be chosen by how it ends. To cancel, stop asking for more.
 
     Raises:
-        UsageError: the prompt is empty, or the settings do not fit.
+        UsageError: the prompt is empty, the settings do not fit, or there are to be several candidates.
         AudioError: the sound to go on from cannot be read.
     """
     settings = settings or Settings()
     _check([request])
+    if settings.best_of is not None and settings.best_of > 1:
+        raise UsageError("what plays while it is being made has no other candidates: leave --best-of out, or give 1")
     given = None if continue_from is None else model.given(continue_from, settings)
     return _pieces(request, model, settings, given, progress)
 
@@ -336,11 +375,12 @@ def sidecar(made: Audio, model: GenerationModel, settings: Settings, continued: 
         settings: with which.
         continued: name of the sound it goes on from.
     """
-    fields = asdict(settings) | {"duration": made.seconds}
+    fields = asdict(settings) | {"duration": made.seconds, "best_of": model.best_of(settings)}
     return {
         "prompt": made.prompt,
         "seed": made.seed,
         **fields,
+        "drawn_by": made.drawn_by,
         "continue_from": continued,
         "sample_rate": made.sample_rate,
         "model": model.name,

@@ -50,6 +50,7 @@ class GenerationConfig:
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     keywords: bool = False  # texts are read as the keywords that :mod:`.captions` makes of them
     codec: str | None = None  # digest of the codebooks that the codes are of, see :mod:`.encoded`; None: not known
+    best_of: int = 1  # sounds that are drawn for each one wanted, if nothing else is said, see :mod:`.reranking`
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together.
