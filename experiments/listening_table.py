@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from aural.checkpoint import write_whole
-from aural.listening.embed import load
+from aural.embedding import load
 from aural.listening.evaluate import WAYS, judge
 from aural.listening.recipes import RECIPES, Recipe
 from aural.listening.train import train

@@ -15,8 +15,8 @@ from aural.__main__ import app
 from aural.audio import write
 from aural.captioning.data import clean_caption
 from aural.checkpoint import load_config, load_weights, system_of
+from aural.embedding import embed_audio, embed_text, load
 from aural.errors import AudioError, UsageError
-from aural.listening.embed import embed_audio, embed_text, load
 from aural.listening.evaluate import UNSEEN_WORDS, evaluate, evaluate_held_out
 from aural.listening.recipes import RECIPES
 from aural.listening.train import Collate, train

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aural.audio_to_image.imagine import ImaginationModel, generate_image
     from aural.captioning.caption import Caption, CaptioningModel, caption
     from aural.codec_folder import Codec
-    from aural.listening.embed import ListeningModel, embed_audio, embed_text
+    from aural.embedding import ListeningModel, embed_audio, embed_text
     from aural.text_to_audio.generate import GenerationModel, generate_audio
 
 __version__ = "0.1.0"
@@ -54,8 +54,8 @@ _HOMES = {
     "Caption": "aural.captioning.caption",
     "generate_audio": "aural.text_to_audio.generate",
     "generate_image": "aural.audio_to_image.imagine",
-    "embed_audio": "aural.listening.embed",
-    "embed_text": "aural.listening.embed",
+    "embed_audio": "aural.embedding",
+    "embed_text": "aural.embedding",
 }
 
 
@@ -79,7 +79,7 @@ def load(
     name = None if default else model
     match model if default else system_of(model):
         case "listening":
-            from aural.listening.embed import load as load_listener
+            from aural.embedding import load as load_listener
 
             return load_listener(name, device=device, offline=offline)
         case "answering":

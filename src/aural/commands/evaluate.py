@@ -129,7 +129,7 @@ def evaluate(
             if sheet is not None:
                 write_picture(sheet, image)
         case "listening":
-            from aural.listening.embed import load as load_listener
+            from aural.embedding import load as load_listener
             from aural.listening.evaluate import evaluate as evaluate_listener, evaluate_held_out as listeners_held_out
 
             if held_out is None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from aural import __version__
+from aural.embedding import ListeningModel, load
 from aural.errors import UsageError
-from aural.listening.embed import ListeningModel, load
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_phrases import SOUNDS

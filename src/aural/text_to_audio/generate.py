@@ -26,8 +26,8 @@ from aural.audio import Sound, read_mono
 from aural.checkpoint import find_model
 from aural.codec_folder import Codec, load_codec
 from aural.device import choose_device
+from aural.embedding import ListeningModel, load as load_listener
 from aural.errors import CheckpointError, UsageError
-from aural.listening.embed import ListeningModel, load as load_listener
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.text_to_audio.captions import keywords
 from aural.text_to_audio.convert import SYSTEM, load_model

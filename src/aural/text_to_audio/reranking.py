@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from aural.listening.embed import ListeningModel
+from aural.embedding import ListeningModel
 
 if TYPE_CHECKING:
     from aural.text_to_audio.generate import Audio, Request
