@@ -95,7 +95,7 @@ def judge() -> Recipe:
     """A judge of generated sounds: recordings alone, one or two at a time; what is synthesised here has no say."""
     recipe = default()
     two = replace(recipe.data.soundscapes, kinds=(("overlap", 1.0),), synthesised=0.0)
-    return replace(recipe, data=replace(recipe.data, soundscapes=two))
+    return replace(recipe, data=replace(recipe.data, soundscapes=two, recordings=0.45))
 
 
 def tiny() -> Recipe:

@@ -50,7 +50,7 @@ def _scenes(seconds: float) -> ExampleSettings:
 def default() -> Recipe:
     """The embedded default: five seconds over the codec in the box, prompts read by the sentence encoder."""
     model = GenerationConfig(
-        width=256, layers=7, heads=4, ffn_dim=1024, codebook_size=1024, text_width=384, t5=None, seconds=5.0, best_of=4
+        width=256, layers=7, heads=4, ffn_dim=1024, codebook_size=1024, text_width=384, t5=None, seconds=5.0, best_of=8
     )
     train = TrainConfig(
         steps=1150,
