@@ -271,3 +271,5 @@ def test_a_judge_says_what_is_still_heard(folder: Path, run: Run, tmp_path: Path
     assert right["recorded"] == 3 > right["decoded"]  # it has heard these very clips; the codec has random weights
     refused = run("evaluate", "captioning", "--manifest", tmp_path / "m.jsonl", "--judge", listener)
     assert refused[0] == 2 and "--judge goes with text_to_audio" in refused[2]
+    refused = run("evaluate", "captioning", "--manifest", tmp_path / "m.jsonl", "--best-of", 2)
+    assert refused[0] == 2 and "--best-of goes with text_to_audio" in refused[2]

@@ -191,7 +191,7 @@ def _generating(generator: GenerationModel, seed: int) -> str:
     print(flush=True)
     return _section(
         "Sound: <code>aural generate</code>",
-        "A small language model writes the codes of a codec from the words alone.",
+        "A small language model writes the codes of a codec from the words alone, several times; a listener chooses.",
         articles,
     )
 

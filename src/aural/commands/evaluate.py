@@ -76,6 +76,8 @@ def evaluate(
         raise UsageError("generated sounds are judged by a listener: pass --judge DIR")
     if judge is not None and system != "text_to_audio" and (system != "codec" or held_out is not None):
         raise UsageError("--judge goes with text_to_audio, or with one codec: leave it out")
+    if best_of is not None and system != "text_to_audio":
+        raise UsageError("--best-of goes with text_to_audio: leave it out")
     known = METHODS.get(system, ())
     if method is not None and method not in known:
         remedy = f"pass {', '.join(known[:-1])} or {known[-1]}" if known else "leave it out"

@@ -2,8 +2,8 @@
 
 A sound depends on its prompt, its seed and the settings, and not on what is generated beside it. It comes as a whole,
 the best of several candidates (:func:`generate_audio`, :func:`generate_each`, :mod:`.reranking`), or in pieces while
-the rest is still being made (:func:`stream`). What
-goes beyond full scale is bent, sample by sample, so that pieces and whole are alike.
+the rest is still being made (:func:`stream`). What goes beyond full scale is bent, sample by sample, so that pieces and
+whole are alike.
 
 Shapes: B items, K codebooks, T frames, P frames that are given, N samples.
 """
@@ -105,7 +105,7 @@ class Audio:
     codes: Tensor
     """(K, T)."""
     took: float
-    """Seconds of computing, its share of those of its batches."""
+    """Seconds of computing, its share of those of its batch; of the best of several candidates, those of all."""
     drawn_by: int
     """The seed that makes it without other candidates."""
 
