@@ -170,8 +170,20 @@ def test_text_to_go_on_from_is_part_of_what_is_read(model: AnsweringModel) -> No
     prefix = model.prefix(model.hear([*model.windows(SOUNDS[0])]), model.read([ASKED]), "yes, a")
     config = model.model.config
     assert prefix.shape[1] == config.prefix_length + config.prompt_length + len(model.tokenizers.ids("yes, a"))
-    best = beam(model.model, prefix, max_tokens=30)[0][0]
+    best = beam(model.model, prefix, max_tokens=model.room("yes, a"))[0][0]
     assert answered == Answer(model.tokenizers.text_of(best.token_ids), pytest.approx(best.score, abs=1e-5))
+
+
+def test_an_answer_may_take_all_positions_that_the_prefix_leaves(model: AnsweringModel) -> None:
+    config = model.model.config
+    assert config.sentences is not None and config.prompt_length != config.prefix_length
+    assert model.room() == config.gpt2.max_positions - config.prefix_length - config.prompt_length
+    assert answer(SOUNDS[0], QUESTION, model=model, max_tokens=999).text
+    assert answer(SOUNDS[0], QUESTION, model=model, add_text="x" * 10, max_tokens=999).text
+    room = model.room()
+    label = "x" * (room - 1)  # a token each, and the stop token
+    assert len(model.tokenizers.ids(label)) == room - 1
+    assert aural.classify(SOUNDS[0], [label, "rain"], model=model).label
 
 
 def test_answers_are_searched_for_as_the_config_says(folder: Path, model: AnsweringModel, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class AnsweringModel:
         """
         config = self.model.config
         n_added = len(self.tokenizers.ids(added)) if added else 0
-        left = config.gpt2.max_positions - 2 * config.prefix_length - n_added
+        left = config.gpt2.max_positions - config.prefix_rows - n_added
         if left < 1:
             raise UsageError(f"{n_added} tokens to go on from leave no room for an answer: shorten them by {1 - left}")
         return left

@@ -109,11 +109,8 @@ class AnsweringConfig:
             raise ValueError("audio_rows says into how many rows the steps of conv_encoder go: set both or neither")
         if self.text_encoder is not None and self.sentences is not None:
             raise ValueError("prompts go through text_encoder or sentences: set at most one of them")
-        asked = self.prefix_length if self.sentences is None else self.prompt_length
-        if self.prefix_length + asked >= self.gpt2.max_positions:
-            raise ValueError(
-                f"a prefix of {self.prefix_length} + {asked} rows leaves none of {self.gpt2.max_positions} positions"
-            )
+        if self.prefix_rows >= self.gpt2.max_positions:
+            raise ValueError(f"a prefix of {self.prefix_rows} rows leaves none of {self.gpt2.max_positions} positions")
         if self.gpt2.width % self.gpt2.heads:
             raise ValueError(f"{self.gpt2.heads} heads do not divide the width {self.gpt2.width} of the language model")
         if self.text_encoder is not None and self.prompt_length > self.text_encoder.max_positions:
@@ -123,6 +120,11 @@ class AnsweringConfig:
     def sample_rate(self) -> int:
         """Of the waveforms, in Hz."""
         return SAMPLE_RATE if self.htsat is None else self.htsat.sample_rate
+
+    @property
+    def prefix_rows(self) -> int:
+        """Q, rows for the audio and for the prompt, which stand before the answer."""
+        return self.prefix_length + (self.prefix_length if self.sentences is None else self.prompt_length)
 
     @property
     def n_samples(self) -> int:
