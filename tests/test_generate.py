@@ -196,6 +196,35 @@ def test_the_candidate_nearest_to_its_prompt_is_kept(model: GenerationModel) -> 
         model.model.config = config
 
 
+def test_where_nothing_is_drawn_there_is_one_candidate(model: GenerationModel) -> None:
+    config = model.model.config
+    model.model.config = replace(config, best_of=3)
+    try:
+        assert [model.best_of(one) for one in (Settings(), Settings(temperature=0.0), Settings(top_k=1))] == [3, 1, 1]
+        assert model.best_of(Settings(top_k=1, top_p=0.5)) == 3
+    finally:
+        model.model.config = config
+    for sure in ({"temperature": 0.0}, {"top_k": 1}):
+        with pytest.raises(UsageError, match="nothing is drawn"):
+            Settings(best_of=2, **sure)  # type: ignore[arg-type]
+
+
+def test_each_text_may_have_its_seed(model: GenerationModel) -> None:
+    both = generate_audio(["rain", "a dog barks"], model=model, seed=[4, 9], duration=0.4)
+    alone = [
+        generate_audio(text, model=model, seed=seed, duration=0.4) for text, seed in (("rain", 4), ("a dog barks", 9))
+    ]
+    assert [one.seed for one in both] == [4, 9]
+    assert all(np.array_equal(one.waveform, other.waveform) for one, other in zip(both, alone, strict=True))
+    with pytest.raises(UsageError, match="2 seeds for 1 texts"):
+        generate_audio(["rain"], model=model, seed=[1, 2])
+
+
+def test_a_model_is_loaded_with_the_codec_it_needs(folder: Path, over: Path) -> None:
+    loaded = aural.load(folder, device="cpu", codec=over, weights="float32")
+    assert isinstance(loaded, GenerationModel) and loaded.codec.name == str(over)
+
+
 def test_nothing_reaches_full_scale_and_what_is_soft_stays() -> None:
     waveform = torch.tensor([[-3.0, -0.9, -0.5, 0.0, 0.3, 0.95, 1.0, 20.0]])
     result = bent(waveform)
@@ -263,6 +292,25 @@ def test_the_best_of_several(run: Run, model: GenerationModel, tmp_path: Path) -
     np.testing.assert_allclose(read(tmp_path / "a.wav")[0], again.waveform, atol=1 / 32000)
 
 
+def test_int8_is_short_for_its_weights(run: Run, tmp_path: Path) -> None:
+    made = [run("rain", "-o", tmp_path / f"{len(how)}.wav", "--duration", 0.2, *how)[0]
+            for how in (["--int8"], ["--weights", "int8"])]  # fmt: skip
+    told = [json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2)]
+    assert made == [0, 0] and told[0] == told[1] and told[0]["weights"] == "int8"
+    assert (tmp_path / "1.wav").read_bytes() == (tmp_path / "2.wav").read_bytes()
+
+
+def test_a_sound_that_cannot_be_written_loses_no_other(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rain_1.wav").mkdir()
+    status, out, err = run("rain", "--n", 3, "-o", tmp_path, "--duration", 0.1, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 1 and err.count("\n") == 1 and "rain_1.wav" in err
+    assert ["error" in row for row in rows] == [False, True, False]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("rain_0.json", "rain_0.wav", "rain_1.wav", "rain_2.json", "rain_2.wav")
+    }
+
+
 def test_several_sounds_are_named_after_prompt_and_seed(run: Run, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("Rain, falling!\n\nrain falling\n")
     status, out, _ = run(
@@ -312,6 +360,8 @@ def test_a_pipe_gets_the_same_wav(folder: Path, over: Path, model: GenerationMod
         (["rain", "-o", "a.txt"], 2, "'.txt'"),
         (["rain", "--n", "2", "-o", "-"], 2, "stdout takes one sound"),
         (["rain", "--best-of", "2", "-o", "-"], 2, "no other candidates"),
+        (["rain", "--int8", "--weights", "int4", "-o", "a.wav"], 2, "--int8 and --weights int4"),
+        (["rain", "-o", "a.wav", "--seed", "-1"], 2, "--seed"),
         (["  ", "-o", "a.wav"], 2, "a prompt is empty"),
         (["rain", "-o", "a.wav", "--duration", "-1"], 2, "duration of -1 s"),
         (["rain", "-o", "a.wav", "--prompts-file", "no.txt"], 2, "no.txt"),

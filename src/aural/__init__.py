@@ -60,7 +60,7 @@ _HOMES = {
 
 
 def load(
-    model: "str | os.PathLike[str]" = "captioning", *, device: str = "auto", offline: bool = False
+    model: "str | os.PathLike[str]" = "captioning", *, device: str = "auto", offline: bool = False, **options: Any
 ) -> "CaptioningModel | ListeningModel | AnsweringModel | GenerationModel | ImaginationModel | Codec":
     """Load a model once, to hand it to many calls.
 
@@ -69,6 +69,8 @@ def load(
             or ``"codec"``, for its default weights; a model folder; or the hub id of a captioner.
         device: ``"auto"`` (cuda, else mps, else cpu), ``"cpu"``, ``"cuda"`` or ``"mps"``.
         offline: take hub models from the local cache only.
+        options: what the system's own ``load`` takes besides: ``codec`` and ``weights`` for
+            :func:`aural.text_to_audio.generate.load`, ``normalize_prompt`` for :func:`aural.answering.answer.load`, ...
 
     Raises:
         UsageError: there is no such model or device; the message says what exists.
@@ -81,26 +83,26 @@ def load(
         case "listening":
             from aural.embedding import load as load_listener
 
-            return load_listener(name, device=device, offline=offline)
+            return load_listener(name, device=device, offline=offline, **options)
         case "answering":
             from aural.answering.answer import load as load_answerer
 
-            return load_answerer(name, device=device, offline=offline)
+            return load_answerer(name, device=device, offline=offline, **options)
         case "text_to_audio":
             from aural.text_to_audio.generate import load as load_generator
 
-            return load_generator(name, device=device, offline=offline)
+            return load_generator(name, device=device, offline=offline, **options)
         case "audio_to_image":
             from aural.audio_to_image.imagine import load as load_audio_to_image
 
-            return load_audio_to_image(name, device=device, offline=offline)
+            return load_audio_to_image(name, device=device, offline=offline, **options)
         case "codec":
             from aural.codec_folder import load_codec
 
-            return load_codec(name, device=device, offline=offline)
+            return load_codec(name, device=device, offline=offline, **options)
     from aural.captioning.caption import load as load_captioner
 
-    return load_captioner(name, device=device, offline=offline)
+    return load_captioner(name, device=device, offline=offline, **options)
 
 
 def __getattr__(name: str) -> Any:

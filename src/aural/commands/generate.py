@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, Quiet, Seed
-from aural.commands.output import one_line, print_json, progress, say
-from aural.errors import UsageError
+from aural.commands.output import OK, failed, one_line, print_json, progress, say
+from aural.errors import AuralError, UsageError
 
 if TYPE_CHECKING:
     from aural.text_to_audio.generate import GenerationModel, Request, Settings
@@ -61,8 +61,10 @@ def generate(
         str | None, typer.Option(metavar="NAME|DIR|HUB_ID", help="The model's codec, if not the packaged one.")
     ] = None,
     weights: Annotated[
-        Literal["float32", "int8", "int4"], typer.Option(help="int8, int4: quicker on a CPU, and not quite the same.")
-    ] = "float32",
+        Literal["float32", "int8", "int4"] | None,
+        typer.Option(help="int8, int4: quicker on a CPU, and not quite the same. Default: float32."),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Short for --weights int8.")] = False,
     device: DeviceName = "auto",
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Sounds made at a time.")] = 4,
@@ -70,11 +72,13 @@ def generate(
     offline: Offline = False,
     quiet: Quiet = False,
     debug: Debug = False,
-) -> None:
+) -> int:
     """Make a sound of each prompt, and a JSON file beside it that says how."""
     texts = [*(prompts or ()), *(_lines(prompts_file) if prompts_file else ())]
     if not texts:
         raise UsageError("nothing to generate: give a prompt, such as 'a dog barks', or --prompts-file F")
+    if int8 and weights not in (None, "int8"):
+        raise UsageError(f"--int8 and --weights {weights} exclude each other: pass one of them")
     if not out:
         raise UsageError("where to? pass -o out.wav, a folder, or -o - for wav on stdout")
     piped = out == "-"
@@ -85,11 +89,11 @@ def generate(
     settings = Settings(duration, cfg_scale, temperature, top_k or None, top_p, negative_prompt, best_of)
     requests = [Request(text, seed + number) for text in texts for number in range(n)]
     files = [] if piped else _files(out, requests)
-    loaded = load(model, codec=codec, device=device, offline=offline, weights=weights)
+    loaded = load(model, codec=codec, device=device, offline=offline, weights="int8" if int8 else weights or "float32")
     if piped:
         _pipe(requests[0], loaded, settings, continue_from, quiet)
-    else:
-        _write(requests, files, loaded, settings, continue_from, batch_size, as_json, quiet)
+        return OK
+    return _write(requests, files, loaded, settings, continue_from, batch_size, as_json, quiet)
 
 
 def _write(
@@ -101,12 +105,13 @@ def _write(
     batch_size: int,
     as_json: bool,
     quiet: bool,
-) -> None:
-    """Each sound with its sidecar, and a line for it on stdout."""
+) -> int:
+    """Each sound with its sidecar, and a line for it on stdout; one that cannot be written loses no other."""
     from aural.audio import write
     from aural.checkpoint import write_whole
     from aural.text_to_audio.generate import generate_each, sidecar
 
+    status = OK
     for folder in {file.parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
     continued = None if continue_from is None else str(continue_from)
@@ -124,9 +129,13 @@ def _write(
             requests, model, settings, batch_size=batch_size, continue_from=continue_from, progress=show
         )
         for file, one in zip(files, made, strict=True):
-            write(file, one.waveform, one.sample_rate)
             told = json.dumps(sidecar(one, model, settings, continued), indent=2, ensure_ascii=False) + "\n"
-            write_whole(file.with_suffix(".json"), told)
+            try:
+                write(file, one.waveform, one.sample_rate)
+                write_whole(file.with_suffix(".json"), told)
+            except AuralError as error:
+                status = failed({"prompt": one.prompt, "file": str(file)}, error, as_json)
+                continue
             if as_json:
                 fields = {"prompt": one.prompt, "file": str(file), "seconds": one.seconds}
                 fields |= {"sample_rate": one.sample_rate, "seed": one.seed}
@@ -134,6 +143,7 @@ def _write(
                 print_json(fields | speed)
             else:
                 print(f"{file}\t{one_line(one.prompt)}", flush=True)
+    return status
 
 
 def _pipe(

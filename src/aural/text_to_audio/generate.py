@@ -75,10 +75,20 @@ class Settings:
             raise UsageError(f"a temperature of {self.temperature:g}: give 0 or more, such as 1")
         if self.best_of is not None and self.best_of < 1:
             raise UsageError(f"the best of {self.best_of} sounds: give 1 or more, such as 4")
+        if self.best_of is not None and self.best_of > 1 and not self.random:
+            raise UsageError(
+                f"nothing is drawn at temperature {self.temperature:g} with top_k {self.top_k}, so that all "
+                f"{self.best_of} sounds would be the same: leave best_of out"
+            )
         try:
             self.decoding()
         except ValueError as error:
             raise UsageError(str(error)) from None
+
+    @property
+    def random(self) -> bool:
+        """Whether another seed makes another sound."""
+        return self.temperature > 0 and (self.top_p is not None or self.top_k != 1)
 
     def decoding(self) -> DecodingConfig:
         """What of it the search for codes goes by."""
@@ -147,8 +157,8 @@ class GenerationModel:
         return -(-self.n_samples(settings) // self.codec.hop)
 
     def best_of(self, settings: Settings) -> int:
-        """Sounds that are drawn for each one."""
-        return settings.best_of or self.model.config.best_of
+        """Sounds that are drawn for each one; a single one where nothing is left to chance."""
+        return settings.best_of or (self.model.config.best_of if settings.random else 1)
 
     @cached_property
     def listener(self) -> ListeningModel:
@@ -223,7 +233,7 @@ def generate_audio(
     prompts: Any,
     *,
     model: "GenerationModel | str | os.PathLike[str] | None" = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch_size: int = 4,
     continue_from: "Sound | None" = None,
     progress: Progress | None = None,
@@ -234,7 +244,7 @@ def generate_audio(
     Args:
         prompts: what is to be heard, such as "a dog barks".
         model: a loaded model, or what :func:`load` takes.
-        seed: the same one gives the same sound.
+        seed: the same one gives the same sound; one for all, or one for each text.
         batch_size: sounds computed at a time.
         continue_from: a sound with which the generated ones begin, as the codec has it.
         progress: see :data:`Progress`.
@@ -246,10 +256,13 @@ def generate_audio(
     Raises:
         AuralError: the model or the sound to go on from cannot be read, or the settings do not fit.
     """
-    loaded = model if isinstance(model, GenerationModel) else load(model)
     texts = [prompts] if isinstance(prompts, str) else prompts
+    seeds = [seed] * len(texts) if isinstance(seed, int) else seed
+    if len(seeds) != len(texts):
+        raise UsageError(f"{len(seeds)} seeds for {len(texts)} texts: give one for all, or one for each")
+    loaded = model if isinstance(model, GenerationModel) else load(model)
     made = generate_each(
-        [Request(text, seed) for text in texts],
+        [Request(text, one) for text, one in zip(texts, seeds, strict=True)],
         loaded,
         Settings(**settings),
         batch_size=batch_size,
