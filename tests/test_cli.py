@@ -238,6 +238,20 @@ def test_failed_inputs_are_reported_and_the_rest_is_delivered(
     assert as_text.status == 1 and len(as_text.out.splitlines()) == 2 and as_text.err == done.err
 
 
+def test_a_name_that_is_no_text_loses_no_other(sounds: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff.wav"
+    with open(odd, "wb") as file:  # noqa: PTH123 (such a name is no text)
+        file.write(sorted(sounds.glob("*.wav"))[0].read_bytes())
+    write(tmp_path / "z.wav", np.zeros(RATE), RATE)
+    command = [sys.executable, "-m", "aural", "caption", str(tmp_path), *QUICKLY]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": os.pathsep.join(sys.path)}
+    plain, as_json = (subprocess.run([*command, *more], capture_output=True, env=strict) for more in ([], ["--json"]))
+    assert (plain.returncode, as_json.returncode) == (0, 0), plain.stderr + as_json.stderr
+    assert [line.split(b"\t")[0] for line in plain.stdout.splitlines()] == [os.fsencode(tmp_path / "z.wav"), odd]
+    named = [json.loads(line)["file"] for line in as_json.stdout.decode().splitlines()]
+    assert named == [str(tmp_path / "z.wav"), os.fsdecode(odd)]
+
+
 def test_only_failures_still_are_failures_not_wrong_usage(aural: Callable[..., Outcome], bad: list[Path]) -> None:
     for path in bad:
         done = aural("caption", path, *QUICKLY)

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from aural.audio import read, read_mono, write
 from aural.checkpoint import save_model
 from aural.codec.encode import decode, encode
 from aural.codec.evaluate import codebook_use
-from aural.codec.files import read_codes
+from aural.codec.files import EncodedSound, from_bytes, read_codes, to_bytes
 from aural.codec.recipes import tiny
 from aural.codec_folder import SYSTEM, load_codec
 from aural.errors import AudioError, CheckpointError, UsageError
@@ -134,6 +136,31 @@ def test_folders_and_globs_and_a_bad_file_among_good_ones(folder: Path, run: Run
     damaged, foreign = sorted(err.splitlines())[::-1]
     assert "rain.codes is damaged or cut short" in damaged and "notes.codes is no .codes file" in foreign
     assert run("decode", codes, "-o", back, "--model", folder)[1] == out  # the folder itself
+
+
+def test_a_result_that_cannot_be_written_loses_no_other(folder: Path, run: Run, tmp_path: Path) -> None:
+    sounds, codes, back = tmp_path / "sounds", tmp_path / "codes", tmp_path / "back"
+    sounds.mkdir()
+    for name in "abc":
+        write(sounds / f"{name}.wav", 0.1 * np.random.default_rng(0).standard_normal(3000), RATE)
+    (codes / "b.codes").mkdir(parents=True)
+    (back / "c.wav").mkdir(parents=True)
+    status, out, err = run("encode", sounds, "-o", codes, "--model", folder, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 1 and err.count("\n") == 1 and f"{codes / 'b.codes'}: cannot be written" in err
+    assert [("out" in row, "error" in row) for row in rows] == [(True, False), (False, True), (True, False)]
+    assert sorted(path.name for path in codes.iterdir()) == ["a.codes", "b.codes", "c.codes"]
+    status, out, err = run("decode", codes / "a.codes", codes / "c.codes", "-o", back, "--model", folder)
+    assert status == 1 and err.count("\n") == 1 and str(back / "c.wav") in err
+    assert sorted(path.name for path in back.iterdir()) == ["a.wav", "c.wav"]
+
+
+def test_codes_of_one_entry_are_damaged() -> None:
+    content = bytearray(to_bytes(EncodedSound(torch.zeros(3, 5, dtype=torch.long), 1600, RATE, 320, 1, 2, bytes(32))))
+    content[14:18] = struct.pack("<I", 1)  # entries of a codebook
+    body = bytes(content[:-6])  # without codes of three times five bits, and the checksum
+    with pytest.raises(AudioError, match="damaged"):
+        from_bytes(body + struct.pack("<I", zlib.crc32(body)))
 
 
 def test_codes_of_another_codec(folder: Path, run: Run, tmp_path: Path) -> None:

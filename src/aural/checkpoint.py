@@ -86,7 +86,7 @@ def save_model(
         target.mkdir(parents=True)
     for name, content in contents.items():
         write_whole(target / name, content)
-    temporary = _temporary(target / WEIGHTS)
+    temporary = target / f".{WEIGHTS}.tmp"  # what a killed run left is written over
     safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", "system": system, "licence": licence})
     temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     _move(temporary, target / WEIGHTS)
@@ -309,14 +309,19 @@ def _nothing_called(wanted: str, embedded: Iterable[str], *, default: bool) -> s
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file so that under its name there is always either the old content or all of the new."""
-    temporary = _temporary(path)
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    _move(temporary, path)
+    """Write a file so that under its name there is always either the old content or all of the new.
 
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        _move(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _move(temporary: Path, path: Path) -> None:

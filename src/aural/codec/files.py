@@ -131,7 +131,11 @@ def decode_sound(codec: Encodec, encoded: EncodedSound, *, window: int = WINDOW_
 
 
 def write_codes(path: str | os.PathLike[str], encoded: EncodedSound) -> None:
-    """Write a ``.codes`` file; under its name there is always either the old content or all of the new."""
+    """Write a ``.codes`` file; under its name there is always either the old content or all of the new.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
     write_whole(Path(path), to_bytes(encoded))
 
 
@@ -199,10 +203,11 @@ def from_bytes(content: bytes, *, name: str = "the file") -> EncodedSound:
     if len(payload) != -(-used // 8):
         raise damaged
     bits = np.unpackbits(np.frombuffer(payload, np.uint8))
-    codes = bits[:used].reshape(-1, n_bits).astype(np.int64) @ (1 << np.arange(n_bits - 1, -1, -1, dtype=np.int64))
+    places = 1 << np.arange(n_bits - 1, -1, -1, dtype=np.int64)
     try:
         if bits[used:].any():
             raise damaged
+        codes = bits[:used].reshape(-1, n_bits).astype(np.int64) @ places
         return EncodedSound(
             codes=torch.from_numpy(codes.reshape(n_frames, rows).T.copy()),
             n_samples=n_samples,

@@ -1,7 +1,6 @@
 """``aural decode``: files of codes to sounds."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, 
 from aural.commands.output import places, print_json, print_results
 
 if TYPE_CHECKING:
-    from aural.errors import AuralError
+    from torch import Tensor
 
 
 def decode(
@@ -39,20 +38,14 @@ def decode(
     from aural.codec_folder import load_codec
 
     codec = load_codec(model, device=device, offline=offline)
+    target_of = dict(zip(files, targets, strict=True))
 
-    def written() -> "Iterator[tuple[Path, tuple[Path, float] | AuralError]]":
-        for (file, found), target in zip(decode_each(files, codec), targets, strict=True):
-            if isinstance(found, Exception):
-                yield file, found
-            else:
-                write(target, found, codec.sample_rate)
-                yield file, (target, found.shape[1] / codec.sample_rate)
-
-    def show(file: Path, found: tuple[Path, float]) -> None:
-        target, seconds = found
+    def show(file: Path, found: "Tensor") -> None:
+        target, seconds = target_of[file], found.shape[1] / codec.sample_rate
+        write(target, found, codec.sample_rate)
         if as_json:
             print_json({"file": str(file), "out": str(target), "seconds": seconds})
         else:
             print(f"{target}\t{seconds:.2f} s", flush=True)
 
-    return print_results(files, written(), show, as_json=as_json, quiet=quiet)
+    return print_results(files, decode_each(files, codec), show, as_json=as_json, quiet=quiet)

@@ -1,7 +1,6 @@
 """``aural encode``: sounds to files of codes."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,6 @@ from aural.commands.output import places, print_json, print_results
 
 if TYPE_CHECKING:
     from aural.codec.files import EncodedSound
-    from aural.errors import AuralError
 
 
 def encode(
@@ -38,23 +36,16 @@ def encode(
     from aural.codec.files import SUFFIX, write_codes
     from aural.codec_folder import load_codec
 
-    targets = places(files, out, {SUFFIX})
+    target_of = dict(zip(files, places(files, out, {SUFFIX}), strict=True))
     encoded = encode_each(files, load_codec(model, device=device, offline=offline), n_codebooks=codebooks)
 
-    def written() -> "Iterator[tuple[Path, tuple[Path, EncodedSound] | AuralError]]":
-        for (file, found), target in zip(encoded, targets, strict=True):
-            if isinstance(found, Exception):
-                yield file, found
-            else:
-                write_codes(target, found)
-                yield file, (target, found)
-
-    def show(file: Path, found: "tuple[Path, EncodedSound]") -> None:
-        target, sound = found
+    def show(file: Path, sound: "EncodedSound") -> None:
+        target = target_of[file]
+        write_codes(target, sound)
         seconds, n_bytes = sound.n_samples / sound.sample_rate, target.stat().st_size
         if as_json:
             print_json({"file": str(file), "out": str(target), "seconds": seconds, "bytes": n_bytes})
         else:
             print(f"{target}\t{seconds:.2f} s\t{n_bytes} bytes", flush=True)
 
-    return print_results(files, written(), show, as_json=as_json, quiet=quiet)
+    return print_results(files, encoded, show, as_json=as_json, quiet=quiet)

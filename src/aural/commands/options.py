@@ -15,7 +15,9 @@ SoundPaths = Annotated[
 ModelName = Annotated[str | None, typer.Option("--model", metavar="NAME|DIR|HUB_ID", help="Default: the packaged one.")]
 MethodName = Annotated[CaptionMethod, typer.Option("--method", help="How captions are searched for.")]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where to compute; auto: cuda, else mps, else cpu.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same output.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="The same seed gives the same output.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Sounds computed at a time.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout, and nothing else.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Take hub models from the local cache only.")]

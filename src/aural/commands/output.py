@@ -71,7 +71,7 @@ def print_results(
     Args:
         files: the inputs, in the order of ``results``.
         results: each sound with what was found, or its error.
-        show: prints what was found for a file.
+        show: prints what was found for a file, or writes it; where it cannot be written, the file has failed.
         as_json: an error is a JSON object on stdout besides.
         quiet: no progress bar.
 
@@ -83,13 +83,23 @@ def print_results(
         for file, (_, found) in zip(files, results, strict=True):
             advance()
             if isinstance(found, AuralError):
-                status = FAILED
-                complain(str(found))
-                if as_json:
-                    print_json({"file": str(file), "error": str(found)})
-            else:
+                status = failed({"file": str(file)}, found, as_json)
+                continue
+            try:
                 show(file, found)
+            except BrokenPipeError:  # it is stdout that is gone
+                raise
+            except (AuralError, OSError) as error:
+                status = failed({"file": str(file)}, error, as_json)
     return status
+
+
+def failed(whose: dict[str, Any], error: Exception, as_json: bool) -> int:
+    """Complain about one input of several, and go on; ``whose`` says in JSON which. Returns the exit status."""
+    complain(str(error))
+    if as_json:
+        print_json(whose | {"error": str(error)})
+    return FAILED
 
 
 def places(files: Sequence[Path], out: Path, suffixes: Collection[str]) -> list[Path]:
@@ -123,8 +133,11 @@ def places(files: Sequence[Path], out: Path, suffixes: Collection[str]) -> list[
 
 
 def print_json(fields: dict[str, Any]) -> None:
-    """One JSON object, as one line on stdout."""
-    print(json.dumps(fields, ensure_ascii=False, allow_nan=False), flush=True)
+    """One JSON object, as one line on stdout; with escapes where a file's name is no text."""
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = json.dumps(fields, allow_nan=False)
+    print(text, flush=True)
 
 
 def stretch(start: float | None, end: float | None) -> list[str]:
