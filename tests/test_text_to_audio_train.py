@@ -1,6 +1,9 @@
 """Training a token language model: it goes on where it stopped, and the regulariser acts where texts are dropped."""
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +96,37 @@ def test_the_pool_holds_the_codes_of_each_sound_and_goes_on_where_it_was_stopped
         pool(SHARD + 2)
     with pytest.raises(UsageError, match="codes of other sounds"):
         pool(3)
+
+
+def test_two_processes_share_the_encoding_and_the_training(manifest: Path, over: Path, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(
+        "import sys\n"
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from aural.text_to_audio import encoded\n"
+        "from aural.text_to_audio.train import train\n"
+        "encoded.SHARD = 3\n"
+        "manifest, codec, out = map(Path, sys.argv[1:])\n"
+        "def change(recipe):\n"
+        "    return replace(recipe, pool=10)\n"
+        "train('tiny', manifest=manifest, codec=codec, out=out, device='cpu', steps=2, progress=False, change=change)\n"
+    )
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, way in {"one": [], "two": several}.items():
+        command = [sys.executable, *way, tmp_path / "worker.py", manifest, over, tmp_path / name]
+        done = subprocess.run(
+            list(map(str, command)),
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (sorted((tmp_path / name / "codes").iterdir()) for name in ("one", "two"))
+    assert [path.name for path in one] == [path.name for path in two] and len(one) == 1 + 4
+    assert all(mine.read_bytes() == theirs.read_bytes() for mine, theirs in zip(one, two, strict=True))
+    alone, together = (load_weights(tmp_path / name) for name in ("one", "two"))
+    assert all(torch.allclose(alone[name], together[name], atol=2e-3) for name in alone)
 
 
 def test_a_whole_step_drops_its_texts_and_the_draws_are_the_published_ones() -> None:

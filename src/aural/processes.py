@@ -158,6 +158,11 @@ def total(values: Sequence[float]) -> list[float]:
     return tensor.tolist()
 
 
+def meet() -> None:
+    """Wait until all processes have come here."""
+    total([0.0])  # an empty sum would not wait
+
+
 def once(action: Callable[[], Result]) -> Result:
     """Run ``action`` in the first process only; its result, or the user's error it met, is that of all processes."""
     if not dist.is_initialized():

@@ -23,6 +23,7 @@ from torch import Tensor
 from aural.checkpoint import write_whole
 from aural.codec_folder import Codec
 from aural.errors import CheckpointError, UsageError
+from aural.processes import meet, once
 from aural.text_to_audio.data import Sounds
 from aural.turns import order
 
@@ -56,9 +57,20 @@ class Pool:
 
 
 def encoded_pool(
-    sounds: Sounds, codec: Codec, n: int, folder: Path, *, of: Mapping[str, Any], seed: int, progress: bool
+    sounds: Sounds,
+    codec: Codec,
+    n: int,
+    folder: Path,
+    *,
+    of: Mapping[str, Any],
+    seed: int,
+    progress: bool,
+    rank: int = 0,
+    size: int = 1,
 ) -> Pool:
     """Sounds 0 .. n-1 as codes, out of ``folder`` as far as they are there, which is filled up with the others.
+
+    The processes of a training share the work; each must call it.
 
     Args:
         sounds: all of one length.
@@ -68,12 +80,25 @@ def encoded_pool(
         of: tells these sounds and this codec from others, as plain data.
         seed: of the order.
         progress: show a progress bar.
+        rank: which process this is.
+        size: how many there are.
 
     Raises:
         UsageError: the folder holds codes of other sounds, or of another codec.
         CheckpointError: one of its files is damaged.
     """
     description = json.dumps({**of, "sounds": n}, indent=2, sort_keys=True, default=str) + "\n"
+    once(lambda: _described(folder, description))
+    paths = [folder / f"{number:05d}.safetensors" for number in range(-(-n // SHARD))]
+    for number in track(range(rank, len(paths), size), "encoding sounds", disable=not progress):
+        if not paths[number].is_file():
+            some = range(number * SHARD, min((number + 1) * SHARD, n))
+            write_whole(paths[number], _to_bytes(_encoded(sounds, codec, some)))
+    meet()
+    return Pool([one for path in paths for one in _from_bytes(path.read_bytes(), path)], seed)
+
+
+def _described(folder: Path, description: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     known = folder / DESCRIPTION
     if known.is_file() and known.read_text(encoding="utf-8") != description:
@@ -81,13 +106,6 @@ def encoded_pool(
             f"{folder} holds codes of other sounds or of another codec: choose another folder, or empty it"
         )
     write_whole(known, description)
-    coded: list[Coded] = []
-    for first in track(range(0, n, SHARD), "encoding sounds", disable=not progress):
-        path = folder / f"{first // SHARD:05d}.safetensors"
-        if not path.is_file():
-            write_whole(path, _to_bytes([*_encoded(sounds, codec, range(first, min(first + SHARD, n)))]))
-        coded += _from_bytes(path.read_bytes(), path)
-    return Pool(coded, seed)
 
 
 def _encoded(sounds: Sounds, codec: Codec, indices: range) -> list[Coded]:

@@ -22,6 +22,7 @@ from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
 from aural.manifest import VALIDATION, Clip, read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
+from aural.processes import joined
 from aural.soundscapes.examples import Examples
 from aural.text_to_audio.convert import SYSTEM, TOKENIZER, load_t5
 from aural.text_to_audio.data import Recordings, Scenes, Sounds
@@ -100,8 +101,8 @@ def train(
     if codes is not None and not settings.pool:
         raise UsageError(f"recipe {recipe} encodes the sounds of each step: leave out --codes")
     clips = [clip for clip in read_manifest(manifest) if clip.split not in {VALIDATION, hold_out} - {None}]
-    # Encoded on the fly, the sounds go where each process of the training computes, which is not known yet.
-    coder = load_codec(codec, device=device if settings.pool else "cpu")
+    # Encoded on the fly, the sounds go where the model is, on which the training decides.
+    coder = load_codec(codec, device="cpu")
     config = over(coder, settings.model)
     reader, config, stored, files = _reader(config, text_encoder, recipe)
     sounds = _sounds(settings, config, clips, seed)
@@ -118,8 +119,11 @@ def train(
             "clips": _digest(clips),
         }
         folder = out / "codes" if codes is None else codes
-        shown = progress and sys.stderr.isatty()
-        source = encoded_pool(sounds, coder, settings.pool, folder, of=of, seed=seed, progress=shown)
+        with joined(None if device == "auto" else device) as here:
+            shown = progress and here.first and sys.stderr.isatty()
+            coder = replace(coder, network=coder.network.to(here.device), device=here.device)
+            parts = {"rank": here.rank, "size": here.size}
+            source = encoded_pool(sounds, coder, settings.pool, folder, of=of, seed=seed, progress=shown, **parts)
 
     torch.manual_seed(seed)
     model = TokenLanguageModel(config)
