@@ -110,7 +110,7 @@ def _judge(options: argparse.Namespace, variant: str, seed: int) -> None:
         return
     model = load(run, codec=options.codec, device="cpu")
     how = {"split": options.hold_out, "n": options.n, "pairs": options.pairs, "settings": Settings(best_of=1)}
-    scores = evaluate(model, options.judge, options.manifest, seed=1000 * seed, **how)
+    scores = evaluate(model, options.judge, options.manifest, **how)  # of the same prompts and pairs for all
     write_whole(run / "scores.json", json.dumps(scores, indent=2) + "\n")
 
 

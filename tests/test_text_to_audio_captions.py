@@ -52,6 +52,7 @@ def test_a_clip_is_learned_with_its_captions_or_else_its_tags_and_not_at_all_if_
     said = Clip(Path("a.wav"), captions=("a dog barks", "a barking dog", "dogs bark"), labels=("animal",))
     assert prepared(said) == ("dog bark", "bark dog")
     assert prepared(Clip(Path("a.wav"), labels=("dog", "bark", "park"))) == ("dog bark park",)
+    assert prepared(Clip(Path("a.wav"), labels=("can opening", "3D printer"))) == ("can opening 3D printer",)
     assert pseudo_sentence(("dog", "bark", "park")) == "dog bark park"
     for clip in (
         Clip(Path("a.wav"), labels=("dog", "Male speech")),

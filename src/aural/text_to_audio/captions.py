@@ -91,10 +91,10 @@ def says_speech(clip: Clip) -> bool:
 
 
 def prepared(clip: Clip) -> tuple[str, ...]:
-    """The texts that a clip is learned with: of its captions, or else of its tags; none if it is to be left out."""
+    """The texts that a clip is learned with: keywords of its captions, or else its tags; none if it is left out."""
     if says_speech(clip):
         return ()
-    texts = [keywords(caption) for caption in clip.captions or (pseudo_sentence(clip.labels),)]
+    texts = [keywords(caption) for caption in clip.captions] or [pseudo_sentence(clip.labels)]
     return tuple(dict.fromkeys(text for text in texts if text))
 
 

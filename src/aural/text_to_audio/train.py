@@ -211,7 +211,12 @@ def _sounds(settings: Recipe, config: GenerationConfig, clips: Sequence[Clip], s
 
 
 def _digest(clips: Sequence[Clip]) -> str:
-    told = [(clip.audio.name, clip.start, clip.duration, clip.captions, clip.labels) for clip in clips]
+    """Which clips these are: not where they lie, but which recordings, as far as names and sizes tell."""
+    sizes = [clip.audio.stat().st_size if clip.audio.is_file() else None for clip in clips]
+    told = [
+        (clip.audio.name, size, clip.start, clip.duration, clip.captions, clip.labels)
+        for clip, size in zip(clips, sizes, strict=True)
+    ]
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
