@@ -237,7 +237,10 @@ class Writer:
                 self._memories.append(_Memory(rows, *self._read(given, items, config.cross_mask)))
         weight = model.out_norm.weight
         size = (model.config.layers, 2, self._halves * items, model.config.heads, steps)
-        self._cache = weight.new_empty(*size, model.config.width // model.config.heads)  # 2: keys, values
+        # 2: keys and values; beside rounded weights, those in 32 bits would be most of what a step reads
+        rounded = (weights if isinstance(weights, str) else weights.weights) != "float32"
+        kind = torch.bfloat16 if rounded else weight.dtype
+        self._cache = weight.new_empty(*size, model.config.width // model.config.heads, dtype=kind)
         self._positions = sinusoids(steps, model.config.width, weight.device)
         self._length = 0
         self._stepper = self._fast(weights)
@@ -288,9 +291,8 @@ class Writer:
             attention = layer.self_attn
             queries, keys, values = attention.queries_keys_values(layer.norm1(hidden))
             cached_keys[:, :, begin:end], cached_values[:, :, begin:end] = keys, values
-            hidden = hidden + attention.attend(
-                queries, cached_keys[:, :, :end], cached_values[:, :, :end], causal=end > begin + 1
-            )
+            known = (each[:, :, :end].to(queries.dtype) for each in (cached_keys, cached_values))
+            hidden = hidden + attention.attend(queries, *known, causal=end > begin + 1)
             for memory in self._memories:
                 cross = layer.cross_attention
                 queries = cross.queries(layer.norm_cross(hidden[memory.rows]))

@@ -216,7 +216,7 @@ class Stepper:
 
         Args:
             packed: of the model.
-            cache: (layers, 2, R, H, S, d): keys and values of the steps so far.
+            cache: (layers, 2, R, H, S, d), float32 or bfloat16: keys and values of the steps so far.
             memories: what the rows from the first on attend to, one part after another: which of its L tokens may be
                 attended to (B, 1, 1, L), None = all, and keys and values (B, H, L, d) in each layer.
         """
@@ -224,7 +224,7 @@ class Stepper:
 
         n_layers, _, n_rows, n_heads, room, size = cache.shape
         width = n_heads * size
-        self._kernel, self._packed, self._cache = step_kernels.step, packed, cache.numpy()
+        self._kernel, self._packed, self._cache = step_kernels.step, packed, _as_numpy(cache)
         self._memory = _joined(memories, n_layers, n_heads, size)
         self._shared = step_kernels.Shared(
             hidden=np.empty((n_rows, width), np.float32),
@@ -236,7 +236,7 @@ class Stepper:
         )
         self._n_threads = min(torch.get_num_threads(), MOST_THREADS)
         longest = max(room, self._memory.allowed.shape[1])
-        self._own = [new_own(n_rows, width, packed.inner, longest) for _ in range(self._n_threads)]
+        self._own = [new_own(n_rows, width, size, packed.inner, longest) for _ in range(self._n_threads)]
         self._others = ThreadPoolExecutor(self._n_threads - 1, "aural-step") if self._n_threads > 1 else None
 
     def step(self, hidden: Tensor, position: int) -> Tensor:
@@ -270,12 +270,17 @@ class Stepper:
         self._shared.done[-1] = 1
 
 
-def new_own(n_rows: int, width: int, inner: int, longest: int) -> "Own":
-    """What one thread writes for itself."""
+def _as_numpy(cache: Tensor) -> np.ndarray:
+    """The same memory; numpy has no bfloat16, and the kernels take its bits."""
+    return (cache.view(torch.int16) if cache.dtype == torch.bfloat16 else cache).numpy()
+
+
+def new_own(n_rows: int, width: int, size: int, inner: int, longest: int) -> "Own":
+    """What one thread writes for itself; ``size`` is that of a head."""
     from aural.text_to_audio.step_kernels import Own
 
-    normed, scores = np.empty((n_rows, width), np.float32), np.empty(longest, np.float32)
-    return Own(normed, new_rows(n_rows, width), new_rows(n_rows, inner), scores)
+    normed, fresh = np.empty((n_rows, width), np.float32), np.empty((n_rows, size), np.float32)
+    return Own(normed, fresh, new_rows(n_rows, width), new_rows(n_rows, inner), scores=np.empty(longest, np.float32))
 
 
 def new_rows(n_rows: int, inputs: int) -> "Rows":

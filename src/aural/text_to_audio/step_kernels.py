@@ -16,7 +16,9 @@ numba keeps it on disk then.
 
 Rounded weights meet activations that are rounded to 13 bits, with a scale for each row: products are sums of whole
 numbers of 16 bits, of which AVX2 makes two each lane at once, and their error is next to none beside that of the
-weights. Weights of 8 bits are stored without sign, 128 in place of 0, which the sum begins by taking away.
+weights. Weights of 8 bits are stored without sign, 128 in place of 0, which the sum begins by taking away. Their keys
+and values lie in the cache as bfloat16, the upper halves of 32-bit numbers: all of them are read in each step, and
+after ten seconds they would be as much as weights of 4 bits.
 
 Shapes: R rows, D width, H heads, d = D / H, F width of the feed-forward, S room of the cache, L tokens of a memory, N
 layers, K codebooks, V codes, O outputs and I inputs of a matrix, I' inputs filled up with zeros to a multiple of 64, G
@@ -30,7 +32,7 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 RUN = 64
 """Inputs that share a scale of 4-bit weights."""
@@ -108,6 +110,7 @@ class Own(NamedTuple):
     """What a thread writes for itself."""
 
     normed: Array  # (R, D)
+    fresh: Array  # (R, d), keys or values of a head before they go into the cache
     narrow: Rows  # of D inputs
     wide: Rows  # of F inputs
     scores: Array  # (max(S, L),)
@@ -385,34 +388,68 @@ def take(values, bits, rows):  # type: ignore[no-untyped-def]
 # ------------------------------------------------------------------------------------------------------------ attention
 
 
+def _wide(number):  # type: ignore[no-untyped-def]
+    """A number of a cache, of either kind, in 32 bits."""
+
+
+@overload(_wide, inline="always")
+def _wide_of(number):  # type: ignore[no-untyped-def]
+    if isinstance(number, types.Float):
+        return lambda number: number
+    return lambda number: np.int32(np.int32(number) << np.int32(16)).view(np.float32)
+
+
+def _keep(numbers, place):  # type: ignore[no-untyped-def]
+    """Numbers (R, d) into a cache of either kind; bfloat16 is the nearest, and the even one of two."""
+
+
+@overload(_keep)
+def _keep_as(numbers, place):  # type: ignore[no-untyped-def]
+    if isinstance(place.dtype, types.Float):
+
+        def keep(numbers, place):  # type: ignore[no-untyped-def]
+            place[:] = numbers
+
+        return keep
+
+    def rounded(numbers, place):  # type: ignore[no-untyped-def]
+        for r in range(numbers.shape[0]):
+            for i in range(numbers.shape[1]):
+                whole = np.float32(numbers[r, i]).view(np.int32)
+                place[r, i] = np.int16((whole + 0x7FFF + ((whole >> 16) & 1)) >> 16)
+
+    return rounded
+
+
 @njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
-def _attention(  # type: ignore[no-untyped-def]
-    matrix, bits, rows, keys, values, position, count, allowed, queries, scores, found, done, phase, n_threads
-):
+def _attention(matrix, bits, rows, keys, values, position, count, allowed, shared, own, phase, n_threads):  # type: ignore[no-untyped-def]
     """What each head finds (R', D) among the first ``count`` keys and values (R', H, S, d); this thread's share.
 
     Where ``position`` is not negative, ``matrix`` makes keys and values, too, which are written there.
     """
     heads, taken, pair = keys.shape[1], _where(rows), (matrix[0], matrix[1])
-    head = _draw(done, phase, np.int64(0))
+    head = _draw(shared.done, phase, np.int64(0))
     while head < heads:
-        _head(head, pair, bits, taken, keys, values, position, count, allowed, queries, scores, found)
-        head = _draw(done, phase, np.int64(0))
-    _meet(done, phase, n_threads)
+        _head(head, pair, bits, taken, keys, values, position, count, allowed, shared, own)
+        head = _draw(shared.done, phase, np.int64(0))
+    _meet(shared.done, phase, n_threads)
 
 
 @njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
-def _head(head, matrix, bits, taken, keys, values, position, count, allowed, queries, scores, found):  # type: ignore[no-untyped-def]
+def _head(head, matrix, bits, taken, keys, values, position, count, allowed, shared, own):  # type: ignore[no-untyped-def]
+    queries, found, fresh = shared.queries, shared.found, own.fresh
     n_rows, size, width = len(keys), keys.shape[3], queries.shape[1]
     begin, end = head * size, head * size + size
     _outputs(matrix, bits, begin, size, taken, queries[:n_rows], begin, WRITE)
     if position >= 0:
-        _outputs(matrix, bits, width + begin, size, taken, keys[:, head, position], np.int64(0), WRITE)
-        _outputs(matrix, bits, 2 * width + begin, size, taken, values[:, head, position], np.int64(0), WRITE)
+        _outputs(matrix, bits, width + begin, size, taken, fresh, np.int64(0), WRITE)
+        _keep(fresh, keys[:, head, position])
+        _outputs(matrix, bits, 2 * width + begin, size, taken, fresh, np.int64(0), WRITE)
+        _keep(fresh, values[:, head, position])
     for r in range(n_rows):
         may = allowed[r, :count] if len(allowed) > 0 else allowed[0:0].ravel()
         query, out = queries[r, begin:end], found[r, begin:end]
-        _attend(query, keys[r, head, :count], values[r, head, :count], may, scores, out)
+        _attend(query, keys[r, head, :count], values[r, head, :count], may, own.scores, out)
 
 
 @njit(cache=True, nogil=True, fastmath=LOOSE, error_model="numpy")
@@ -425,7 +462,7 @@ def _attend(query, keys, values, allowed, scores, out):  # type: ignore[no-untyp
         score = np.float32(0)
         key = keys[t]
         for i in range(len(query)):
-            score += query[i] * key[i]
+            score += query[i] * _wide(key[i])
         scores[t] = score * factor
         if not some or allowed[t]:
             largest = max(largest, scores[t])
@@ -438,7 +475,7 @@ def _attend(query, keys, values, allowed, scores, out):  # type: ignore[no-untyp
     for t in range(count):
         weight, value = scores[t] / total, values[t]
         for i in range(len(out)):
-            out[i] += weight * value[i]
+            out[i] += weight * _wide(value[i])
 
 
 # ------------------------------------------------------------------------------------------------------------- the step
@@ -468,16 +505,17 @@ def step(packed, cache, position, memory, shared, own, n_threads):  # type: igno
 
     Args:
         packed: :class:`Packed`.
-        cache: (N, 2, R, H, S, d) keys and values, of which this step's are written.
+        cache: (N, 2, R, H, S, d) keys and values, of which this step's are written; float32, or int16 that holds the
+            bits of bfloat16.
         position: of this step in the cache.
         memory: :class:`Memory`.
         shared: :class:`Shared`, the same for all threads; ``done`` is 0.
         own: :class:`Own`, of this thread.
         n_threads: how many run this at the same time, each to its end.
     """
-    _, queries, found, inner, logits, done = shared
-    hidden, bits, n_layers = shared.hidden, packed.bits, len(packed.layers)
-    normed, narrow, wide, scores = own
+    hidden, _, found, inner, logits, done = shared
+    bits, n_layers = packed.bits, len(packed.layers)
+    normed, _, narrow, wide, _ = own
     everything = np.empty((0, 0), np.bool_)
     told, tokens = memory.allowed.shape
     for i in range(n_layers):
@@ -487,20 +525,7 @@ def step(packed, cache, position, memory, shared, own, n_threads):  # type: igno
         take(normed, bits, narrow)
         matrix, keys, values = layer[QUERIES_KEYS_VALUES], cache[i, 0], cache[i, 1]
         _attention(
-            matrix,
-            bits,
-            narrow,
-            keys,
-            values,
-            position,
-            position + 1,
-            everything,
-            queries,
-            scores,
-            found,
-            done,
-            phase,
-            n_threads,
+            matrix, bits, narrow, keys, values, position, position + 1, everything, shared, own, phase, n_threads
         )
         take(found, bits, narrow)
         product(layer[OUT], bits, narrow, hidden, ADD, done, phase + 1, n_threads)
@@ -510,20 +535,8 @@ def step(packed, cache, position, memory, shared, own, n_threads):  # type: igno
             take(normed[:told], bits, narrow)
             matrix, keys, values = layer[CROSS_QUERIES], memory.keys_values[i, 0], memory.keys_values[i, 1]
             _attention(
-                matrix,
-                bits,
-                narrow,
-                keys,
-                values,
-                NOWHERE,
-                tokens,
-                memory.allowed,
-                queries,
-                scores,
-                found,
-                done,
-                phase + 2,
-                n_threads,
+                *(matrix, bits, narrow, keys, values, NOWHERE, tokens, memory.allowed),
+                *(shared, own, phase + 2, n_threads),
             )
             take(found[:told], bits, narrow)
             product(layer[CROSS_OUT], bits, narrow, hidden[:told], ADD, done, phase + 3, n_threads)
