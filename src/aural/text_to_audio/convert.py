@@ -56,8 +56,9 @@ FIXED = {
 def inferred_config(weights: Mapping[str, Tensor], published: GenerationConfig | None = None) -> GenerationConfig:
     """The sizes that our weights show; what they do not is as ``published``, by default :class:`GenerationConfig`.
 
-    Not shown are the number of heads, the delays, rates, and the length of the clips of training. Where the number of
-    codebooks is another than in ``published``, delays are 0, 1, 2, ...; without ``published`` heads are 64 wide.
+    Not shown are the number of heads, the delays, whether it is stereo, rates, and the length of the clips of training.
+    Where the number of codebooks is another than in ``published``, delays are the usual ones; without ``published``
+    heads are 64 wide.
 
     Raises:
         CheckpointError: a tensor is missing from which sizes are read, or the sizes do not fit together.
@@ -75,7 +76,9 @@ def inferred_config(weights: Mapping[str, Tensor], published: GenerationConfig |
             heads=max(1, width // HEAD_WIDTH) if published is None else given.heads,
             ffn_dim=len(weights[f"{OUR_LAYER}0.linear1.weight"]),
             codebook_size=codebook_size,
-            delays=given.delays if len(given.delays) == codebooks else tuple(range(codebooks)),
+            delays=given.delays
+            if len(given.delays) == codebooks
+            else usual_delays(codebooks, stereo=given.channels == 2),
             text_width=text_width,
             t5=given.t5 if given.t5 is not None and given.t5.width == text_width else None,
         )
@@ -96,11 +99,14 @@ def audiocraft_config(text: str, weights: Mapping[str, Tensor]) -> tuple[Generat
     try:
         settings = yaml.safe_load(text)
         lm, conditioners = settings["transformer_lm"], settings["conditioners"]
-        delays = (settings.get("codebooks_pattern") or {}).get("delay", {}).get("delays") or range(int(lm["n_q"]))
+        pairs = settings.get("interleave_stereo_codebooks") or {}
+        stereo = bool(pairs.get("use"))
+        delays = (settings.get("codebooks_pattern") or {}).get("delay", {}).get("delays")
         published = GenerationConfig(
             width=int(lm["dim"]),
             heads=int(lm["num_heads"]),
-            delays=tuple(int(one) for one in delays),
+            delays=tuple(map(int, delays)) if delays else usual_delays(int(lm["n_q"]), stereo=stereo),
+            channels=2 if stereo else 1,
             t5=None,
             cross_mask="none",
             sample_rate=int(settings["sample_rate"]),
@@ -114,6 +120,8 @@ def audiocraft_config(text: str, weights: Mapping[str, Tensor]) -> tuple[Generat
             "only files of AudioGen and MusicGen can be converted"
         ) from None
     _check_fixed(lm, FIXED, "audiocraft model")
+    if stereo:
+        _check_fixed(pairs, {"per_timestep": False}, "audiocraft model")
     if others := sorted(set(conditioners) - {"args", "description"}):
         raise CheckpointError(
             f"this model also listens to {', '.join(others)}: only models of text alone are known here"
@@ -140,6 +148,7 @@ def transformers_config(settings: Mapping[str, Any], weights: Mapping[str, Tenso
         width=int(decoder["hidden_size"]),
         heads=int(decoder["num_attention_heads"]),
         delays=usual_delays(n_codebooks, stereo=stereo),
+        channels=2 if stereo else 1,
         text_width=int(settings["text_encoder"]["d_model"]),
         t5=t5_config(settings["text_encoder"]),
         cross_mask="mask",
