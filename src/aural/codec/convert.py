@@ -6,7 +6,8 @@
   ``config.json`` beside it.
 
 What tensors show is read off them: widths, ratios, kernels, blocks, codebooks. What they do not (sample rate, padding,
-whether it is causal) comes from the settings.
+whether it is causal) comes from the settings. Without any, there are two published kinds, which tensors tell apart:
+MusicGen's and AudioGen's codecs, and the one at 24 kHz, whose blocks have convolutions for shortcuts.
 """
 
 import json
@@ -29,6 +30,9 @@ from aural.networks.residual_quantizer import QuantizerConfig
 
 FRAMES_PER_SECOND = 50
 """Of all codecs of MusicGen and AudioGen: what tells the sample rate where nothing else does."""
+
+RATIOS_24_KHZ = (8, 5, 4, 2)
+"""Of the published codec at 24 kHz."""
 
 _CONVOLUTION = re.compile(
     r"(encoder|decoder)\.(?:model|layers)\.(\d+)\.(block\.\d+\.|shortcut\.)?(?:conv\.conv|convtr\.convtr|conv)\."
@@ -84,7 +88,8 @@ def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
 
     Raises:
         CheckpointError: the file holds no codec, only the name of one, tensors that do not fit together (missing,
-            unexpected and misshapen ones are listed), or uses a setting that this package does not have.
+            unexpected and misshapen ones are listed), uses a setting that this package does not have, or comes without
+            settings and is none of the published kinds.
     """
     file = Path(file)
     content = read_foreign(file)
@@ -101,11 +106,8 @@ def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     config = inferred_config(released, settings)
     notes = [f"settings from {source}"] if source else []
     if source is None:
-        config = replace(config, sample_rate=config.hop * FRAMES_PER_SECOND)
-        notes.append(
-            f"no settings in the file, nor in config.json beside it: took {config.sample_rate} Hz, zeros for padding, "
-            "and what lies ahead to be heard"
-        )
+        config, taken = _published(config, file)
+        notes.append(f"no settings in the file, nor in config.json beside it: took {taken}")
     with torch.device("meta"):
         codec = Encodec(config)
     load_into(codec, weights)
@@ -181,6 +183,20 @@ def inferred_config(released: Mapping[str, Tensor], settings: EncodecConfig | No
         )
     except ValueError as error:
         raise CheckpointError(f"no EnCodec has the sizes of these tensors: {error}") from None
+
+
+def _published(config: EncodecConfig, file: Path) -> tuple[EncodecConfig, str]:
+    """Sizes with the settings of the published codec of that kind, and those settings in words."""
+    if config.true_skip:
+        config = replace(config, sample_rate=config.hop * FRAMES_PER_SECOND)
+        return config, f"{config.sample_rate} Hz, zeros for padding, and what lies ahead to be heard"
+    if config.ratios != RATIOS_24_KHZ or config.channels != 1:
+        raise CheckpointError(
+            f"{file} comes without settings, and its shortcuts are those of the EnCodec at 24 kHz, but not its ratios "
+            f"{config.ratios} and channels ({config.channels}): put its config.json of transformers beside it"
+        )
+    config = replace(config, sample_rate=24000, causal=True, pad_mode="reflect")
+    return config, "those of the EnCodec at 24 kHz, for its shortcuts: causal, with mirrored padding"
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
