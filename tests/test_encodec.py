@@ -196,7 +196,8 @@ def test_other_files_are_refused(changes: dict[str, Any], says: str, tmp_path: P
 def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     weights = load_file(GOLDEN / "weights_audiocraft.safetensors")
     for change, says in (
-        ({"encoder.model.0.conv.norm.weight": torch.zeros(3)}, "none of an EnCodec"),  # as the model at 48 kHz has
+        ({"encoder.model.0.conv.gate.weight": torch.zeros(3)}, "none of an EnCodec"),
+        ({"encoder.model.0.conv.norm.weight": torch.zeros(3)}, "norm_type='time_group_norm', which aural lacks"),
         ({"encoder.model.0.conv.conv.bias": torch.zeros(5)}, "of the wrong shape"),
     ):
         with pytest.raises(CheckpointError, match=says):

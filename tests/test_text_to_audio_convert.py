@@ -124,8 +124,7 @@ def test_a_musicgen_of_the_transformers_library_becomes_a_model_that_writes_the_
     assert hasattr(their, "enc_to_dec_proj") == (d_model != 12)
     their.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer)
-    notes = convert_generation(folder, tmp_path / "out")
-    assert len(notes) == 1 and "codec" in notes[0]
+    assert convert_generation(folder, tmp_path / "out") == []
     model, reader = load_model(tmp_path / "out")
     assert model.config.frame_rate == 50 and model.config.delays == (0, 1, 2, 3) and reader is not None
     token_ids = torch.tensor([[5, 9, 20, 1], [7, 1, 0, 0]])

@@ -35,7 +35,19 @@ from aural.errors import CheckpointError, UsageError
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FOREIGN_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".th", ".safetensors")
-HUB_FILES = [CONFIG, CARD, "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model"]
+FOREIGN_PARTS = ("*.safetensors", "pytorch_model*.bin", "state_dict.bin")
+"""Where weights lie in a folder of another project: in all files of the first pattern of which there are any."""
+HUB_FILES = [
+    CONFIG,
+    f"codec/{CONFIG}",
+    CARD,
+    "*.safetensors",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+]
 SHOWN = 8
 """How many names of each kind an error lists before it only counts."""
 
@@ -188,10 +200,18 @@ def read_foreign(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     A ``"module."`` that DistributedDataParallel put before the names is taken off, at whatever depth the tensors lie.
 
+    Args:
+        path: the file, or a folder with weights in one or several files, as the transformers library has them.
+
     Raises:
         CheckpointError: the file is missing or damaged, or needs arbitrary code to be unpickled.
     """
     path = Path(path)
+    if path.is_dir():
+        for pattern in FOREIGN_PARTS:
+            if files := sorted(path.glob(pattern)):
+                return {name: value for file in files for name, value in read_foreign(file).items()}
+        raise CheckpointError(f"{path} holds no weights: neither {', nor '.join(FOREIGN_PARTS)}")
     if path.suffix == ".safetensors":
         return strip_module_prefix(_read_safetensors(path))
     if not path.is_file():

@@ -3,7 +3,7 @@
 - audiocraft: ``compression_state_dict.bin``, ``{"best_state": state dict, "xp.cfg": the training's settings as YAML}``;
 - the encodec package: a plain state dict of the same names, without settings;
 - transformers: the safetensors or ``pytorch_model.bin`` of an EnCodec, or of a MusicGen that holds one, with
-  ``config.json`` beside it.
+  ``config.json`` beside it; or the folder of these.
 
 What tensors show is read off them: widths, ratios, kernels, blocks, codebooks. What they do not (sample rate, padding,
 whether it is causal) comes from the settings. Without any, there are two published kinds, which tensors tell apart:
@@ -40,6 +40,9 @@ _CONVOLUTION = re.compile(
 )
 _LSTM = re.compile(r"(encoder|decoder)\.(?:model|layers)\.(\d+)\.lstm\.((?:weight|bias)_[ih]h_l\d+)")
 _CODEBOOK = re.compile(r"quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.(inited|cluster_size|embed|embed_avg)")
+_NORM = re.compile(
+    r"(encoder|decoder)\.(model|layers)\.\d+\.(block\.\d+\.|shortcut\.)?(conv\.|convtr\.)?norm\.(weight|bias)"
+)
 _HALVES = {"weight_g": LENGTH, "weight_v": DIRECTION}
 _IN_MUSICGEN = "audio_encoder."
 
@@ -68,12 +71,20 @@ FIXED = {
     "seanet.activation": "ELU",
     "seanet.decoder.final_activation": None,
 }
+LACKING = "this EnCodec uses {}, which aural lacks: convert one at 16, 24 or 32 kHz"
 
 
 def is_codec(content: Mapping[str, Any]) -> bool:
     """Whether :func:`aural.checkpoint.read_foreign` found nothing but a codec's weights, or the name of a codec."""
     tensors = _tensors(content)
-    return "pretrained" in content or (bool(tensors) and all(our_name(name) for name in tensors))
+    return "pretrained" in content or (
+        bool(tensors) and all(our_name(name) is not None or _NORM.fullmatch(name) for name in tensors)
+    )
+
+
+def holds_codec(content: Mapping[str, Any]) -> bool:
+    """Whether this is what :func:`aural.checkpoint.read_foreign` finds in a MusicGen with its codec."""
+    return any(name.startswith(_IN_MUSICGEN) for name in content)
 
 
 def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[str]:
@@ -101,8 +112,10 @@ def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     if not released:
         first = ", ".join(map(str, list(content)[:5]))
         raise CheckpointError(f"{file} is no EnCodec of audiocraft or transformers; it begins with {first}")
-    weights = folded({name: tensor.float() for name, tensor in our_weights(released).items()})
     settings, source = _settings(content, file)
+    if any(_NORM.fullmatch(name) for name in released):  # settings may be missing, or say otherwise
+        raise CheckpointError(LACKING.format("norm_type='time_group_norm'"))
+    weights = folded({name: tensor.float() for name, tensor in our_weights(released).items()})
     config = inferred_config(released, settings)
     notes = [f"settings from {source}"] if source else []
     if source is None:
@@ -215,7 +228,7 @@ def _codec_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _settings(content: Mapping[str, Any], file: Path) -> tuple[EncodecConfig, str | None]:
     """Settings that tensors do not show, and where they were found."""
-    beside = file.parent / "config.json"
+    beside = (file if file.is_dir() else file.parent) / "config.json"
     if "xp.cfg" in content:
         given, names, source = _flat(_parsed(content["xp.cfg"], file)), AUDIOCRAFT_NAMES, "xp.cfg in the file"
     elif beside.is_file():
@@ -230,7 +243,7 @@ def _settings(content: Mapping[str, Any], file: Path) -> tuple[EncodecConfig, st
         return EncodecConfig(), None
     odd = [f"{name}={given[name]!r}" for name, value in FIXED.items() if given.get(name, value) != value]
     if odd:
-        raise CheckpointError(f"this EnCodec uses {', '.join(odd)}, which aural lacks: convert one at 16, 24 or 32 kHz")
+        raise CheckpointError(LACKING.format(", ".join(odd)))
     known = {ours: given[theirs] for theirs, ours in names.items() if given.get(theirs) is not None}
     values = {field.name: getattr(EncodecConfig(), field.name) for field in fields(EncodecConfig)} | known
     values["quantizer"] = config_to_dict(_quantizer_settings(given))

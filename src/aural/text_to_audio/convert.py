@@ -2,7 +2,7 @@
 
 Two layouts exist. audiocraft's ``state_dict.bin`` holds the weights under ``best_state`` and its settings as YAML under
 ``xp.cfg``; the text encoder is not in it. The transformers library's MusicGen is a folder with ``config.json`` and
-weights in one or several files, text encoder and codec among them. The codec is converted by itself.
+weights in one or several files, text encoder and codec among them. The codec is :mod:`aural.codec.convert`'s to read.
 """
 
 import json
@@ -200,7 +200,7 @@ def convert_generation(
     *,
     text_encoder: str | os.PathLike[str] | None = None,
 ) -> list[str]:
-    """Turn a published token language model into a model folder.
+    """Turn a published token language model into a model folder; a codec in the same file is left out.
 
     Args:
         file: audiocraft's ``state_dict.bin``, or MusicGen in the transformers library's layout: its folder, or its
@@ -218,7 +218,7 @@ def convert_generation(
     """
     file, out = Path(file), Path(out)
     given = None if text_encoder is None else Path(text_encoder)
-    content = _read_all(file)
+    content = read_foreign(file)
     if not is_generation(content):
         first = ", ".join(map(str, list(content)[:5]))
         raise CheckpointError(f"{file} holds no token language model of audiocraft or MusicGen; it begins with {first}")
@@ -227,8 +227,6 @@ def convert_generation(
         weights, folder = from_transformers(content), file if file.is_dir() else file.parent
         config, words = transformers_config(_read_settings(folder), weights), given or folder
         text = {name.removeprefix(TEXT): tensor for name, tensor in content.items() if name.startswith(TEXT)}
-        if any(name.startswith("audio_encoder.") for name in content):
-            notes.append("the codec in the file was left out: convert it by itself")
     else:
         weights = from_audiocraft(_audiocraft_weights(content))
         if isinstance(content.get("xp.cfg"), str):
@@ -239,7 +237,7 @@ def convert_generation(
             notes.append("there are no settings (xp.cfg) in the file: took heads of 64 and the published rates")
         if given is None:
             raise CheckpointError(f"the file holds no text encoder: pass --text-encoder FOLDER with {name}")
-        words, text = given, _read_all(given)
+        words, text = given, read_foreign(given)
         sizes = t5_config(_read_settings(given))
         if sizes.width != config.text_width:
             raise CheckpointError(
@@ -291,7 +289,7 @@ def load_t5(folder: str | os.PathLike[str]) -> tuple[T5Text, T5Config]:
     folder = Path(folder)
     sizes = t5_config(_read_settings(folder))
     encoder = _empty_t5(sizes)
-    load_into(encoder, t5_weights(_read_all(folder)))
+    load_into(encoder, t5_weights(read_foreign(folder)))
     if not (folder / TOKENIZER).is_file():
         raise CheckpointError(f"{folder} has no {TOKENIZER}: save it there with the tokenizers library")
     return T5Text(encoder, Tokenizer.from_file(str(folder / TOKENIZER))), sizes
@@ -311,16 +309,6 @@ def _audiocraft_weights(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
         return best.get("model", best)
     sharded = content.get("fsdp_best_state")
     return sharded["model"] if isinstance(sharded, dict) and "model" in sharded else content
-
-
-def _read_all(path: Path) -> dict[str, Any]:
-    """The content of a file, or of the weights in a folder, which may be spread over several files."""
-    if not path.is_dir():
-        return read_foreign(path)
-    for pattern in ("*.safetensors", "pytorch_model*.bin", "state_dict.bin"):
-        if files := sorted(path.glob(pattern)):
-            return {name: value for file in files for name, value in read_foreign(file).items()}
-    raise CheckpointError(f"{path} holds no weights: neither .safetensors nor pytorch_model.bin nor state_dict.bin")
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from aural import __version__
 from aural.audio import Sound, read, read_mono
 from aural.checkpoint import find_model
-from aural.codec_folder import Codec, load_codec
+from aural.codec_folder import OWN_CODEC, Codec, load_codec
 from aural.device import choose_device
 from aural.embedding import ListeningModel, load as load_listener
 from aural.errors import CheckpointError, UsageError
@@ -196,7 +196,7 @@ def load(
 
     Args:
         model: the model.
-        codec: likewise; None: the one in the box.
+        codec: likewise; None: the one that lies in the model's folder as ``codec``, or else the one in the box.
         device: "auto", "cpu", "cuda", ...
         offline: take hub models from the local cache only.
         weights: "int8" and "int4" are quicker on a CPU and not quite the same, see :mod:`.quantized`.
@@ -206,8 +206,10 @@ def load(
         CheckpointError: a folder's config or weights do not fit, or the codec is not the one of the model.
     """
     where = choose_device(device)
-    network, t5 = load_model(find_model(model, SYSTEM, offline=offline))
-    coder = load_codec(codec, device=device, offline=offline)
+    folder = find_model(model, SYSTEM, offline=offline)
+    network, t5 = load_model(folder)
+    own = folder / OWN_CODEC
+    coder = load_codec(own if codec is None and own.is_dir() else codec, device=device, offline=offline)
     config = network.config
     fits = (coder.sample_rate, coder.frame_rate, config.channels * coder.n_codebooks, coder.codebook_size) == (
         *(config.sample_rate, config.frame_rate),
