@@ -13,9 +13,15 @@ from tokenizers import Tokenizer, models
 from transformers import EncodecConfig as PeerConfig, EncodecModel
 
 from aural.__main__ import main
+from aural.answering.convert import convert_pengi
 from aural.audio import read
+from aural.audio_to_image.convert import convert_audio_token
+from aural.captioning.convert import convert as convert_captioner
 from aural.checkpoint import HUB_FILES, load_weights
+from aural.codec.convert import convert_codec
 from aural.codec_folder import load_codec
+from aural.errors import UsageError
+from aural.text_to_audio.convert import convert_generation
 from aural.text_to_audio.generate import load
 
 Run = Callable[..., tuple[object, str]]
@@ -105,3 +111,44 @@ def test_a_folder_of_other_things_is_refused(run: Run, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "empty" / "model.safetensors")
     status, told = run("convert", tmp_path / "empty", "-o", tmp_path / "out")
     assert status == 2 and "holds no token language model" in told and not (tmp_path / "out").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_other_people_stay_as_they_are(released: Path, run: Run, tmp_path: Path) -> None:
+    """Of the source itself, and of whatever else lies where the model is to go; for the codec in it, too."""
+    before = contents(released)
+    other = tmp_path / "other"
+    (other / "codec").mkdir(parents=True)
+    (other / "codec" / "config.json").write_text('{"model_type": "encodec"}')
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("mine")
+    (tmp_path / "file").touch()
+    for out, says in [
+        (released, "is the folder of what is to be converted"),
+        (other / "codec", "holds config.json of another project"),
+        (other, f"{other / 'codec'} holds config.json of another project"),
+        (tmp_path / "notes", "holds README.md of another project"),
+        (tmp_path / "file", "is a file"),
+    ]:
+        there = contents(tmp_path)
+        status, told = run("convert", released, "-o", out)
+        assert status == 2 and says in told and told.count("\n") == 1
+        assert contents(tmp_path) == there and contents(released) == before
+    assert run("convert", released, "-o", tmp_path / "ours")[0] == 0
+    assert run("convert", released, "-o", tmp_path / "ours")[0] == 0  # our own folder may be written anew
+    for source in (tmp_path / "ours", tmp_path / "ours" / "codec", tmp_path / "ours" / "codec" / "model.safetensors"):
+        status, told = run("convert", source, "-o", tmp_path / "again")
+        assert status == 2 and "is a model folder already" in told and not (tmp_path / "again").exists()
+
+
+def test_every_converter_looks_first(tmp_path: Path) -> None:
+    """Whatever is in the file: an empty one is refused for where it is to go, before it is read."""
+    file = tmp_path / "pytorch_model.bin"
+    file.touch()
+    for convert in (convert_captioner, convert_pengi, convert_audio_token, convert_codec, convert_generation):
+        with pytest.raises(UsageError, match="is the folder of what is to be converted"):
+            convert(file, tmp_path)
+    assert [*tmp_path.iterdir()] == [file]

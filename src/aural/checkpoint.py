@@ -232,6 +232,41 @@ def read_foreign(path: str | os.PathLike[str]) -> dict[str, Any]:
     return strip_module_prefix(content)
 
 
+def check_conversion(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Refuse to convert what needs none, and to write a model folder over other people's files.
+
+    Args:
+        source: the checkpoint of another project, a file or a folder.
+        out: where its model folder is to be written.
+
+    Raises:
+        UsageError: ``source`` is a model folder already, or ``out`` is a file, the folder of ``source``, or one with
+            files that would be written over and are none of a model folder.
+    """
+    source, out = Path(source), Path(out)
+    folder = source if source.is_dir() else source.parent
+    if source in (folder, folder / WEIGHTS) and _is_ours(folder):
+        raise UsageError(f"{folder} is a model folder already: there is nothing to convert, pass --model {folder}")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, and a model is a folder: choose another name")
+    if out.is_dir() and folder.is_dir() and out.samefile(folder):
+        raise UsageError(f"{out} is the folder of what is to be converted, and stays as it is: choose another one")
+    others = [name for name in (CONFIG, WEIGHTS, CARD) if (out / name).exists()]
+    if others and not _is_ours(out):
+        raise UsageError(
+            f"{out} holds {', '.join(others)} of another project, which stay as they are: choose a new folder"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether there is a model folder, of this version."""
+    try:
+        _read_config(folder / CONFIG)
+    except CheckpointError:
+        return False
+    return True
+
+
 def strip_module_prefix(content: Mapping[str, Any]) -> dict[str, Any]:
     """Undo DistributedDataParallel's renaming: where every name of a dict begins with ``"module."``, take that off.
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aural.checkpoint import load_into, read_foreign, save_model
+from aural.checkpoint import check_conversion, load_into, read_foreign, save_model
 from aural.codec_folder import SYSTEM
 from aural.config import config_from_dict, config_to_dict
 from aural.errors import CheckpointError
@@ -101,8 +101,10 @@ def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
         CheckpointError: the file holds no codec, only the name of one, tensors that do not fit together (missing,
             unexpected and misshapen ones are listed), uses a setting that this package does not have, or comes without
             settings and is none of the published kinds.
+        UsageError: ``file`` is a model folder already, or ``out`` holds other people's files.
     """
     file = Path(file)
+    check_conversion(file, out)
     content = read_foreign(file)
     if "pretrained" in content:
         raise CheckpointError(

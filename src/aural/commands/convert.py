@@ -41,7 +41,7 @@ def convert(
     """
     from aural.answering.convert import convert_pengi, is_pengi
     from aural.audio_to_image.convert import convert_audio_token, is_audio_token
-    from aural.checkpoint import read_foreign
+    from aural.checkpoint import check_conversion, read_foreign
     from aural.codec.convert import convert_codec, holds_codec, is_codec
     from aural.codec_folder import OWN_CODEC
     from aural.text_to_audio.convert import convert_generation, is_generation
@@ -56,6 +56,8 @@ def convert(
             raise UsageError(f"{file} is a token language model: of all parts it takes --text-encoder alone")
         with_codec = holds_codec(content)
         del content  # some are of many gigabytes, and are read once more
+        if with_codec:  # looked at before the other half is written
+            check_conversion(file, out / OWN_CODEC)
         notes = convert_generation(file, out, text_encoder=text_encoder)
         if with_codec:
             codec = out / OWN_CODEC

@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from aural.checkpoint import load_config, load_into, load_weights, read_foreign, save_model
+from aural.checkpoint import check_conversion, load_config, load_into, load_weights, read_foreign, save_model
 from aural.errors import CheckpointError
 from aural.text_to_audio.delay_pattern import usual_delays
 from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
@@ -215,8 +215,10 @@ def convert_generation(
     Raises:
         CheckpointError: the file is none of a token language model, its tensors do not fit together, or the text
             encoder is missing or of another size.
+        UsageError: ``file`` is a model folder already, or ``out`` holds other people's files.
     """
     file, out = Path(file), Path(out)
+    check_conversion(file, out)
     given = None if text_encoder is None else Path(text_encoder)
     content = read_foreign(file)
     if not is_generation(content):
