@@ -1,5 +1,6 @@
 """The codec: beside transformers' EnCodec, released files, padding, windows, losses by hand, and files of codes."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -128,11 +129,52 @@ def test_a_released_file_of_audiocraft_becomes_a_codec(tmp_path: Path) -> None:
 
 
 def test_a_codec_inside_a_musicgen_is_found_and_settings_may_be_missing(tmp_path: Path) -> None:
-    inside = {f"audio_encoder.{name}": x for name, x in load_file(GOLDEN / "weights_hf.safetensors").items()}
+    weights = load_file(GOLDEN / "weights_hf.safetensors")
+    inside = {f"audio_encoder.{name}": x for name, x in weights.items() if ".shortcut." not in name}
     save_file(inside | {"decoder.lm_heads.0.weight": torch.zeros(2, 2)}, tmp_path / "musicgen.safetensors")
     assert not is_codec(read_foreign(tmp_path / "musicgen.safetensors"))
     (notes,) = convert_codec(tmp_path / "musicgen.safetensors", tmp_path / "out")
     assert "1500 Hz" in notes and load_codec(tmp_path / "out").network.config.sample_rate == 30 * 50
+
+
+def name_in_the_encodec_package(name: str) -> str:
+    """Of a tensor of transformers."""
+    name = re.sub(r"^decoder\.layers\.(3|6|9|12)\.conv\.", r"decoder.layers.\1.convtr.convtr.", name)
+    name = re.sub(r"(?<!conv)\.conv\.(?!conv)", ".conv.conv.", name)
+    name = re.sub(r"^(encoder|decoder)\.layers", r"\1.model", name)
+    name = re.sub(r"^quantizer\.layers\.(\d+)\.codebook", r"quantizer.vq.layers.\1._codebook", name)
+    return name.replace("parametrizations.weight.original0", "weight_g").replace(
+        "parametrizations.weight.original1", "weight_v"
+    )
+
+
+@torch.no_grad()
+def test_the_24_khz_codec_of_the_encodec_package_is_known_by_its_shortcuts(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_filters": 4, "codebook_size": 32, "num_lstm_layers": 1}
+    peer = EncodecModel(PeerConfig(target_bandwidths=[1.125], **sizes)).eval()  # else as published at 24 kHz
+    latent = peer.encoder(sine_and_noise(3001)).transpose(0, 1).flatten(1)
+    for place, layer in enumerate(peer.quantizer.layers):  # where the encoder's vectors lie, or all codes are one
+        entries = torch.randn(32, 8) * latent.std(1) * 0.5**place
+        layer.codebook.embed.copy_(entries + latent.mean(1) if place == 0 else entries)
+    released = {name_in_the_encodec_package(name): tensor for name, tensor in peer.state_dict().items()}
+    assert {"encoder.model.1.shortcut.conv.conv.weight_g", "decoder.model.3.convtr.convtr.bias"} < released.keys()
+    torch.save(released, tmp_path / "encodec_24khz.th")
+    (note,) = convert_codec(tmp_path / "encodec_24khz.th", tmp_path / "ours")
+    assert "24 kHz" in note and "causal" in note
+    ours = load_codec(tmp_path / "ours").network
+    assert (ours.config.sample_rate, ours.config.frame_rate, ours.config.true_skip) == (24000, 75, False)
+    waveform = sine_and_noise(3001)
+    theirs = peer.encode(waveform)
+    codes = ours.encode(waveform)
+    assert torch.equal(codes, theirs.audio_codes[0]) and len(codes.unique()) > 3
+    torch.testing.assert_close(ours.decode(codes), peer.decode(theirs.audio_codes, theirs.audio_scales).audio_values)
+
+    other = EncodecModel(PeerConfig(target_bandwidths=[45.0], upsampling_ratios=[4, 2], **sizes))
+    torch.save(other.state_dict(), tmp_path / "other.th")
+    with pytest.raises(CheckpointError, match=r"ratios \(4, 2\) and .*: put its config.json"):
+        convert_codec(tmp_path / "other.th", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +196,8 @@ def test_other_files_are_refused(changes: dict[str, Any], says: str, tmp_path: P
 def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     weights = load_file(GOLDEN / "weights_audiocraft.safetensors")
     for change, says in (
-        ({"encoder.model.0.conv.norm.weight": torch.zeros(3)}, "none of an EnCodec"),  # as the model at 48 kHz has
+        ({"encoder.model.0.conv.gate.weight": torch.zeros(3)}, "none of an EnCodec"),
+        ({"encoder.model.0.conv.norm.weight": torch.zeros(3)}, "norm_type='time_group_norm', which aural lacks"),
         ({"encoder.model.0.conv.conv.bias": torch.zeros(5)}, "of the wrong shape"),
     ):
         with pytest.raises(CheckpointError, match=says):

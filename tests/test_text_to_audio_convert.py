@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aural.checkpoint import read_foreign
 from aural.errors import CheckpointError
-from aural.text_to_audio.convert import convert_generation, is_generation, load_model
+from aural.text_to_audio.convert import audiocraft_config, convert_generation, is_generation, load_model
 from aural.text_to_audio.decoding import DecodingConfig, Text, generate
 from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
 from aural.text_to_audio.published_names import TEXT, from_audiocraft, to_audiocraft, to_transformers
@@ -51,6 +51,21 @@ def text_encoder(folder: Path, tokenizer: str | None) -> Path:
     return folder
 
 
+def test_stereo_of_audiocraft_is_seen_in_its_settings() -> None:
+    config = GenerationConfig(width=20, layers=1, heads=2, ffn_dim=8, delays=(0, 0, 1, 1), text_width=6, t5=None)
+    weights = TokenLanguageModel(config).state_dict()
+    pattern, pairs = "delays: [0, 2, 1]", "sample_rate: 16000\ninterleave_stereo_codebooks: {use: true}"
+    stereo = settings(n_q=4).replace("sample_rate: 16000", pairs).replace(pattern, "delays: [0, 0, 1, 1]")
+    for text in (stereo, stereo.replace("delays: [0, 0, 1, 1]", "delays: null")):
+        found, _ = audiocraft_config(text, weights)
+        assert (found.channels, found.delays) == (2, (0, 0, 1, 1))
+    assert audiocraft_config(stereo.replace("use: true", "use: false"), weights)[0].channels == 1
+    with pytest.raises(CheckpointError, match="per_timestep=True"):
+        audiocraft_config(stereo.replace("use: true", "use: true, per_timestep: true"), weights)
+    with pytest.raises(ValueError, match="3 codebooks do not go with 2"):
+        GenerationConfig(delays=(0, 0, 1), channels=2)
+
+
 def audiocraft_file(folder: Path, **others: Any) -> Path:
     weights = {name: tensor.half() for name, tensor in load_file(GOLDEN / "weights_audiocraft.safetensors").items()}
     torch.save({"best_state": weights, "xp.cfg": settings(), "version": "1", "exported": True} | others, folder / "it")
@@ -78,7 +93,7 @@ def test_a_file_of_audiocraft_becomes_a_model(tmp_path: Path, tokenizer: str) ->
     assert generate(model, Text(model.condition(states, mask).detach(), mask), 3, seeds=[0, 1]).shape == (2, 3, 3)
 
 
-def musicgen(d_model: int) -> Any:
+def musicgen(d_model: int, channels: int = 1) -> Any:
     """A tiny one of the transformers library, with a codec of its smallest sizes."""
     torch.manual_seed(0)
     config = transformers.MusicgenConfig(
@@ -87,12 +102,17 @@ def musicgen(d_model: int) -> Any:
                        "codebook_dim": 4, "upsampling_ratios": [4, 2], "sampling_rate": 400,
                        "target_bandwidths": [0.8], "num_lstm_layers": 1},
         decoder={"model_type": "musicgen_decoder", "vocab_size": 16, "num_hidden_layers": 2, "ffn_dim": 24,
-                 "num_attention_heads": 3, "hidden_size": 12, "num_codebooks": 4, "pad_token_id": 16,
-                 "bos_token_id": 16, "dropout": 0.0},
+                 "num_attention_heads": 3, "hidden_size": 12, "num_codebooks": 4 * channels, "pad_token_id": 16,
+                 "audio_channels": channels, "bos_token_id": 16, "dropout": 0.0},
     )  # fmt: skip
     model = transformers.MusicgenForConditionalGeneration(config).eval()
     for parameter in model.parameters():
         parameter.data = parameter.data + 0.3 * torch.randn(parameter.shape)
+    with torch.no_grad():  # codebooks lie where the encoder's vectors do, or all codes would be one
+        latent = model.audio_encoder.encoder(torch.randn(1, 1, 400))
+        for place, layer in enumerate(model.audio_encoder.quantizer.layers):
+            entries = torch.randn(16, 4) * latent.std(2) * 0.5**place
+            layer.codebook.embed.copy_(entries + latent.mean(2) if place == 0 else entries)
     return model
 
 
@@ -104,8 +124,7 @@ def test_a_musicgen_of_the_transformers_library_becomes_a_model_that_writes_the_
     assert hasattr(their, "enc_to_dec_proj") == (d_model != 12)
     their.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer)
-    notes = convert_generation(folder, tmp_path / "out")
-    assert len(notes) == 1 and "codec" in notes[0]
+    assert convert_generation(folder, tmp_path / "out") == []
     model, reader = load_model(tmp_path / "out")
     assert model.config.frame_rate == 50 and model.config.delays == (0, 1, 2, 3) and reader is not None
     token_ids = torch.tensor([[5, 9, 20, 1], [7, 1, 0, 0]])

@@ -35,7 +35,19 @@ from aural.errors import CheckpointError, UsageError
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FOREIGN_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".th", ".safetensors")
-HUB_FILES = [CONFIG, CARD, "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model"]
+FOREIGN_PARTS = ("*.safetensors", "pytorch_model*.bin", "state_dict.bin")
+"""Where weights lie in a folder of another project: in all files of the first pattern of which there are any."""
+HUB_FILES = [
+    CONFIG,
+    f"codec/{CONFIG}",
+    CARD,
+    "*.safetensors",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+]
 SHOWN = 8
 """How many names of each kind an error lists before it only counts."""
 
@@ -188,10 +200,18 @@ def read_foreign(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     A ``"module."`` that DistributedDataParallel put before the names is taken off, at whatever depth the tensors lie.
 
+    Args:
+        path: the file, or a folder with weights in one or several files, as the transformers library has them.
+
     Raises:
         CheckpointError: the file is missing or damaged, or needs arbitrary code to be unpickled.
     """
     path = Path(path)
+    if path.is_dir():
+        for pattern in FOREIGN_PARTS:
+            if files := sorted(path.glob(pattern)):
+                return {name: value for file in files for name, value in read_foreign(file).items()}
+        raise CheckpointError(f"{path} holds no weights: neither {', nor '.join(FOREIGN_PARTS)}")
     if path.suffix == ".safetensors":
         return strip_module_prefix(_read_safetensors(path))
     if not path.is_file():
@@ -210,6 +230,41 @@ def read_foreign(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__} instead of a dict of tensors: wrong file?")
     return strip_module_prefix(content)
+
+
+def check_conversion(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Refuse to convert what needs none, and to write a model folder over other people's files.
+
+    Args:
+        source: the checkpoint of another project, a file or a folder.
+        out: where its model folder is to be written.
+
+    Raises:
+        UsageError: ``source`` is a model folder already, or ``out`` is a file, the folder of ``source``, or one with
+            files that would be written over and are none of a model folder.
+    """
+    source, out = Path(source), Path(out)
+    folder = source if source.is_dir() else source.parent
+    if source in (folder, folder / WEIGHTS) and _is_ours(folder):
+        raise UsageError(f"{folder} is a model folder already: there is nothing to convert, pass --model {folder}")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, and a model is a folder: choose another name")
+    if out.is_dir() and folder.is_dir() and out.samefile(folder):
+        raise UsageError(f"{out} is the folder of what is to be converted, and stays as it is: choose another one")
+    others = [name for name in (CONFIG, WEIGHTS, CARD) if (out / name).exists()]
+    if others and not _is_ours(out):
+        raise UsageError(
+            f"{out} holds {', '.join(others)} of another project, which stay as they are: choose a new folder"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether there is a model folder, of this version."""
+    try:
+        _read_config(folder / CONFIG)
+    except CheckpointError:
+        return False
+    return True
 
 
 def strip_module_prefix(content: Mapping[str, Any]) -> dict[str, Any]:

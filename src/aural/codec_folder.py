@@ -22,6 +22,8 @@ from aural.networks.encodec_windows import decode_blocks, decode_windows, encode
 
 SYSTEM = "codec"
 """Name of the system in the config files of model folders."""
+OWN_CODEC = "codec"
+"""Folder, in the folder of a model that writes codes, of the codec that came with it."""
 
 
 @dataclass(frozen=True)

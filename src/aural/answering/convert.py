@@ -24,7 +24,7 @@ from aural.answering.tokenizer import (
     load_tokenizers,
     stop_token_id,
 )
-from aural.checkpoint import load_config, load_into, load_weights, read_foreign, save_model
+from aural.checkpoint import check_conversion, load_config, load_into, load_weights, read_foreign, save_model
 from aural.errors import CheckpointError
 from aural.networks.htsat import HtsatConfig, official_weights
 
@@ -73,8 +73,10 @@ def convert_pengi(
     Raises:
         CheckpointError: the file is none of Pengi, its tensors do not fit together (missing, unexpected and misshapen
             ones are listed), or a tokenizer is missing or of another model.
+        UsageError: ``file`` is a model folder already, or ``out`` holds other people's files.
     """
     file, out = Path(file), Path(out)
+    check_conversion(file, out)
     content = read_foreign(file)
     if not is_pengi(content):
         first = ", ".join(map(str, list(content)[:5]))

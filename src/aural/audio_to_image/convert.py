@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from aural.audio_to_image.audio_token import AudioToken, AudioTokenConfig
-from aural.checkpoint import load_config, load_into, load_weights, read_foreign, save_model
+from aural.checkpoint import check_conversion, load_config, load_into, load_weights, read_foreign, save_model
 from aural.errors import CheckpointError
 from aural.networks.beats import BEATs
 
@@ -103,8 +103,10 @@ def convert_audio_token(
     Raises:
         CheckpointError: the file is none of AudioToken, its tensors do not fit together (missing, unexpected and
             misshapen ones are listed), or BEATs is missing or of another size.
+        UsageError: ``file`` is a model folder already, or ``out`` holds other people's files.
     """
     file = Path(file)
+    check_conversion(file, out)
     content = read_foreign(file)
     if not is_audio_token(content):
         first = ", ".join(map(str, list(content)[:5]))

@@ -18,7 +18,7 @@ from torch import nn
 from aural.captioning.conformer import ConformerConfig
 from aural.captioning.model import Captioner, CaptionerConfig, paper
 from aural.captioning.tokenizer import TOKENIZER
-from aural.checkpoint import load_into, read_foreign, save_model
+from aural.checkpoint import check_conversion, load_into, read_foreign, save_model
 from aural.config import config_from_dict, config_to_dict
 from aural.errors import CheckpointError
 from aural.networks.beats import BEATs, official_config as official_beats_config
@@ -94,8 +94,10 @@ def convert(
     Raises:
         CheckpointError: the file is none of the two, its tensors do not fit the settings (missing, unexpected and
             misshapen ones are listed), or it uses a setting that this package does not have.
+        UsageError: ``file`` is a model folder already, or ``out`` holds other people's files.
     """
     file = Path(file)
+    check_conversion(file, out)
     content = read_foreign(file)
     match recognise(content):
         case "beats":

@@ -3,10 +3,11 @@
 - audiocraft: ``compression_state_dict.bin``, ``{"best_state": state dict, "xp.cfg": the training's settings as YAML}``;
 - the encodec package: a plain state dict of the same names, without settings;
 - transformers: the safetensors or ``pytorch_model.bin`` of an EnCodec, or of a MusicGen that holds one, with
-  ``config.json`` beside it.
+  ``config.json`` beside it; or the folder of these.
 
 What tensors show is read off them: widths, ratios, kernels, blocks, codebooks. What they do not (sample rate, padding,
-whether it is causal) comes from the settings.
+whether it is causal) comes from the settings. Without any, there are two published kinds, which tensors tell apart:
+MusicGen's and AudioGen's codecs, and the one at 24 kHz, whose blocks have convolutions for shortcuts.
 """
 
 import json
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aural.checkpoint import load_into, read_foreign, save_model
+from aural.checkpoint import check_conversion, load_into, read_foreign, save_model
 from aural.codec_folder import SYSTEM
 from aural.config import config_from_dict, config_to_dict
 from aural.errors import CheckpointError
@@ -30,12 +31,18 @@ from aural.networks.residual_quantizer import QuantizerConfig
 FRAMES_PER_SECOND = 50
 """Of all codecs of MusicGen and AudioGen: what tells the sample rate where nothing else does."""
 
+RATIOS_24_KHZ = (8, 5, 4, 2)
+"""Of the published codec at 24 kHz."""
+
 _CONVOLUTION = re.compile(
     r"(encoder|decoder)\.(?:model|layers)\.(\d+)\.(block\.\d+\.|shortcut\.)?(?:conv\.conv|convtr\.convtr|conv)\."
     r"(weight|bias|weight_g|weight_v|parametrizations\.weight\.original[01])"
 )
 _LSTM = re.compile(r"(encoder|decoder)\.(?:model|layers)\.(\d+)\.lstm\.((?:weight|bias)_[ih]h_l\d+)")
 _CODEBOOK = re.compile(r"quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.(inited|cluster_size|embed|embed_avg)")
+_NORM = re.compile(
+    r"(encoder|decoder)\.(model|layers)\.\d+\.(block\.\d+\.|shortcut\.)?(conv\.|convtr\.)?norm\.(weight|bias)"
+)
 _HALVES = {"weight_g": LENGTH, "weight_v": DIRECTION}
 _IN_MUSICGEN = "audio_encoder."
 
@@ -64,12 +71,20 @@ FIXED = {
     "seanet.activation": "ELU",
     "seanet.decoder.final_activation": None,
 }
+LACKING = "this EnCodec uses {}, which aural lacks: convert one at 16, 24 or 32 kHz"
 
 
 def is_codec(content: Mapping[str, Any]) -> bool:
     """Whether :func:`aural.checkpoint.read_foreign` found nothing but a codec's weights, or the name of a codec."""
     tensors = _tensors(content)
-    return "pretrained" in content or (bool(tensors) and all(our_name(name) for name in tensors))
+    return "pretrained" in content or (
+        bool(tensors) and all(our_name(name) is not None or _NORM.fullmatch(name) for name in tensors)
+    )
+
+
+def holds_codec(content: Mapping[str, Any]) -> bool:
+    """Whether this is what :func:`aural.checkpoint.read_foreign` finds in a MusicGen with its codec."""
+    return any(name.startswith(_IN_MUSICGEN) for name in content)
 
 
 def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[str]:
@@ -84,9 +99,12 @@ def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
 
     Raises:
         CheckpointError: the file holds no codec, only the name of one, tensors that do not fit together (missing,
-            unexpected and misshapen ones are listed), or uses a setting that this package does not have.
+            unexpected and misshapen ones are listed), uses a setting that this package does not have, or comes without
+            settings and is none of the published kinds.
+        UsageError: ``file`` is a model folder already, or ``out`` holds other people's files.
     """
     file = Path(file)
+    check_conversion(file, out)
     content = read_foreign(file)
     if "pretrained" in content:
         raise CheckpointError(
@@ -96,16 +114,15 @@ def convert_codec(file: str | os.PathLike[str], out: str | os.PathLike[str]) -> 
     if not released:
         first = ", ".join(map(str, list(content)[:5]))
         raise CheckpointError(f"{file} is no EnCodec of audiocraft or transformers; it begins with {first}")
-    weights = folded({name: tensor.float() for name, tensor in our_weights(released).items()})
     settings, source = _settings(content, file)
+    if any(_NORM.fullmatch(name) for name in released):  # settings may be missing, or say otherwise
+        raise CheckpointError(LACKING.format("norm_type='time_group_norm'"))
+    weights = folded({name: tensor.float() for name, tensor in our_weights(released).items()})
     config = inferred_config(released, settings)
     notes = [f"settings from {source}"] if source else []
     if source is None:
-        config = replace(config, sample_rate=config.hop * FRAMES_PER_SECOND)
-        notes.append(
-            f"no settings in the file, nor in config.json beside it: took {config.sample_rate} Hz, zeros for padding, "
-            "and what lies ahead to be heard"
-        )
+        config, taken = _published(config, file)
+        notes.append(f"no settings in the file, nor in config.json beside it: took {taken}")
     with torch.device("meta"):
         codec = Encodec(config)
     load_into(codec, weights)
@@ -183,6 +200,20 @@ def inferred_config(released: Mapping[str, Tensor], settings: EncodecConfig | No
         raise CheckpointError(f"no EnCodec has the sizes of these tensors: {error}") from None
 
 
+def _published(config: EncodecConfig, file: Path) -> tuple[EncodecConfig, str]:
+    """Sizes with the settings of the published codec of that kind, and those settings in words."""
+    if config.true_skip:
+        config = replace(config, sample_rate=config.hop * FRAMES_PER_SECOND)
+        return config, f"{config.sample_rate} Hz, zeros for padding, and what lies ahead to be heard"
+    if config.ratios != RATIOS_24_KHZ or config.channels != 1:
+        raise CheckpointError(
+            f"{file} comes without settings, and its shortcuts are those of the EnCodec at 24 kHz, but not its ratios "
+            f"{config.ratios} and channels ({config.channels}): put its config.json of transformers beside it"
+        )
+    config = replace(config, sample_rate=24000, causal=True, pad_mode="reflect")
+    return config, "those of the EnCodec at 24 kHz, for its shortcuts: causal, with mirrored padding"
+
+
 def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in what was read."""
     inner = content.get("best_state", content)
@@ -199,7 +230,7 @@ def _codec_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _settings(content: Mapping[str, Any], file: Path) -> tuple[EncodecConfig, str | None]:
     """Settings that tensors do not show, and where they were found."""
-    beside = file.parent / "config.json"
+    beside = (file if file.is_dir() else file.parent) / "config.json"
     if "xp.cfg" in content:
         given, names, source = _flat(_parsed(content["xp.cfg"], file)), AUDIOCRAFT_NAMES, "xp.cfg in the file"
     elif beside.is_file():
@@ -214,7 +245,7 @@ def _settings(content: Mapping[str, Any], file: Path) -> tuple[EncodecConfig, st
         return EncodecConfig(), None
     odd = [f"{name}={given[name]!r}" for name, value in FIXED.items() if given.get(name, value) != value]
     if odd:
-        raise CheckpointError(f"this EnCodec uses {', '.join(odd)}, which aural lacks: convert one at 16, 24 or 32 kHz")
+        raise CheckpointError(LACKING.format(", ".join(odd)))
     known = {ours: given[theirs] for theirs, ours in names.items() if given.get(theirs) is not None}
     values = {field.name: getattr(EncodecConfig(), field.name) for field in fields(EncodecConfig)} | known
     values["quantizer"] = config_to_dict(_quantizer_settings(given))

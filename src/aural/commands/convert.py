@@ -35,24 +35,36 @@ def convert(
     """An author's released checkpoint to a model folder.
 
     FILE is the pytorch_model.bin of the captioner, Pengi's base.pth or base_no_text_enc.pth, a BEATs .pt,
-    the state_dict.bin of AudioGen or MusicGen, a folder with MusicGen in the transformers library's layout, the
-    compression_state_dict.bin or model.safetensors of an EnCodec, or AudioToken's embedder_learned_embeds.bin.
+    the state_dict.bin of AudioGen or MusicGen, a folder with MusicGen or an EnCodec in the transformers library's
+    layout, the compression_state_dict.bin or model.safetensors of an EnCodec, or AudioToken's
+    embedder_learned_embeds.bin. The codec in a MusicGen goes to the folder codec in DIR.
     """
     from aural.answering.convert import convert_pengi, is_pengi
     from aural.audio_to_image.convert import convert_audio_token, is_audio_token
-    from aural.checkpoint import read_foreign
-    from aural.codec.convert import convert_codec, is_codec
+    from aural.checkpoint import check_conversion, read_foreign
+    from aural.codec.convert import convert_codec, holds_codec, is_codec
+    from aural.codec_folder import OWN_CODEC
     from aural.text_to_audio.convert import convert_generation, is_generation
 
-    content = {} if file.is_dir() else read_foreign(file)
-    if file.is_dir() or is_generation(content):
-        if beats or conformer or tokenizer or text_tokenizer:
-            raise UsageError(f"{file} is a token language model: of all parts it takes --text-encoder alone")
-        notes = convert_generation(file, out, text_encoder=text_encoder)
-    elif is_codec(content):
+    content = read_foreign(file)
+    if is_codec(content):
         if beats or conformer or tokenizer or text_tokenizer or text_encoder:
             raise UsageError(f"{file} is a codec, which has no parts: leave out all options but -o")
         notes = convert_codec(file, out)
+    elif is_generation(content) or file.is_dir():
+        if beats or conformer or tokenizer or text_tokenizer:
+            raise UsageError(f"{file} is a token language model: of all parts it takes --text-encoder alone")
+        with_codec = holds_codec(content)
+        del content  # some are of many gigabytes, and are read once more
+        if with_codec:  # looked at before the other half is written
+            check_conversion(file, out / OWN_CODEC)
+        notes = convert_generation(file, out, text_encoder=text_encoder)
+        if with_codec:
+            codec = out / OWN_CODEC
+            notes += convert_codec(file, codec)
+            notes.append(
+                f"wrote its codec to {codec}: `--model {out}` finds it there, other models by `--codec {codec}`"
+            )
     elif is_audio_token(content):
         if conformer or tokenizer or text_tokenizer or text_encoder:
             raise UsageError(f"{file} is a bridge of AudioToken: of all parts it takes --beats alone")

@@ -155,15 +155,16 @@ def _pipe(
     from aural.text_to_audio.generate import stream
 
     pieces = stream(request, model, settings, continue_from=continue_from)
-    rate, n_bytes = model.codec.sample_rate, 2 * model.n_samples(settings)
-    form = (b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)  # PCM, one channel, 16 bits
+    rate, frame = model.codec.sample_rate, 2 * model.channels  # bytes of all channels together
+    n_bytes = frame * model.n_samples(settings)
+    form = (b"fmt ", 16, 1, model.channels, rate, frame * rate, frame, 16)  # PCM of 16 bits
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + n_bytes, b"WAVE", *form, b"data", n_bytes)
     try:
         with closing(pieces):
             sys.stdout.buffer.write(header)
             for piece in pieces:
-                samples = np.round(piece[0] * 32768.0).clip(-32768, 32767).astype("<i2")
-                sys.stdout.buffer.write(samples.tobytes())
+                samples = np.round(piece.T * 32768.0).clip(-32768, 32767).astype("<i2")
+                sys.stdout.buffer.write(samples.tobytes())  # row by row: the channels of a sample follow one another
                 sys.stdout.buffer.flush()
     except BrokenPipeError:  # whoever listened has heard enough; what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

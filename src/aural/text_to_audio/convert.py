@@ -2,7 +2,7 @@
 
 Two layouts exist. audiocraft's ``state_dict.bin`` holds the weights under ``best_state`` and its settings as YAML under
 ``xp.cfg``; the text encoder is not in it. The transformers library's MusicGen is a folder with ``config.json`` and
-weights in one or several files, text encoder and codec among them. The codec is converted by itself.
+weights in one or several files, text encoder and codec among them. The codec is :mod:`aural.codec.convert`'s to read.
 """
 
 import json
@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from aural.checkpoint import load_config, load_into, load_weights, read_foreign, save_model
+from aural.checkpoint import check_conversion, load_config, load_into, load_weights, read_foreign, save_model
 from aural.errors import CheckpointError
 from aural.text_to_audio.delay_pattern import usual_delays
 from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
@@ -56,8 +56,9 @@ FIXED = {
 def inferred_config(weights: Mapping[str, Tensor], published: GenerationConfig | None = None) -> GenerationConfig:
     """The sizes that our weights show; what they do not is as ``published``, by default :class:`GenerationConfig`.
 
-    Not shown are the number of heads, the delays, rates, and the length of the clips of training. Where the number of
-    codebooks is another than in ``published``, delays are 0, 1, 2, ...; without ``published`` heads are 64 wide.
+    Not shown are the number of heads, the delays, whether it is stereo, rates, and the length of the clips of training.
+    Where the number of codebooks is another than in ``published``, delays are the usual ones; without ``published``
+    heads are 64 wide.
 
     Raises:
         CheckpointError: a tensor is missing from which sizes are read, or the sizes do not fit together.
@@ -75,7 +76,9 @@ def inferred_config(weights: Mapping[str, Tensor], published: GenerationConfig |
             heads=max(1, width // HEAD_WIDTH) if published is None else given.heads,
             ffn_dim=len(weights[f"{OUR_LAYER}0.linear1.weight"]),
             codebook_size=codebook_size,
-            delays=given.delays if len(given.delays) == codebooks else tuple(range(codebooks)),
+            delays=given.delays
+            if len(given.delays) == codebooks
+            else usual_delays(codebooks, stereo=given.channels == 2),
             text_width=text_width,
             t5=given.t5 if given.t5 is not None and given.t5.width == text_width else None,
         )
@@ -96,11 +99,14 @@ def audiocraft_config(text: str, weights: Mapping[str, Tensor]) -> tuple[Generat
     try:
         settings = yaml.safe_load(text)
         lm, conditioners = settings["transformer_lm"], settings["conditioners"]
-        delays = (settings.get("codebooks_pattern") or {}).get("delay", {}).get("delays") or range(int(lm["n_q"]))
+        pairs = settings.get("interleave_stereo_codebooks") or {}
+        stereo = bool(pairs.get("use"))
+        delays = (settings.get("codebooks_pattern") or {}).get("delay", {}).get("delays")
         published = GenerationConfig(
             width=int(lm["dim"]),
             heads=int(lm["num_heads"]),
-            delays=tuple(int(one) for one in delays),
+            delays=tuple(map(int, delays)) if delays else usual_delays(int(lm["n_q"]), stereo=stereo),
+            channels=2 if stereo else 1,
             t5=None,
             cross_mask="none",
             sample_rate=int(settings["sample_rate"]),
@@ -114,6 +120,8 @@ def audiocraft_config(text: str, weights: Mapping[str, Tensor]) -> tuple[Generat
             "only files of AudioGen and MusicGen can be converted"
         ) from None
     _check_fixed(lm, FIXED, "audiocraft model")
+    if stereo:
+        _check_fixed(pairs, {"per_timestep": False}, "audiocraft model")
     if others := sorted(set(conditioners) - {"args", "description"}):
         raise CheckpointError(
             f"this model also listens to {', '.join(others)}: only models of text alone are known here"
@@ -140,6 +148,7 @@ def transformers_config(settings: Mapping[str, Any], weights: Mapping[str, Tenso
         width=int(decoder["hidden_size"]),
         heads=int(decoder["num_attention_heads"]),
         delays=usual_delays(n_codebooks, stereo=stereo),
+        channels=2 if stereo else 1,
         text_width=int(settings["text_encoder"]["d_model"]),
         t5=t5_config(settings["text_encoder"]),
         cross_mask="mask",
@@ -191,7 +200,7 @@ def convert_generation(
     *,
     text_encoder: str | os.PathLike[str] | None = None,
 ) -> list[str]:
-    """Turn a published token language model into a model folder.
+    """Turn a published token language model into a model folder; a codec in the same file is left out.
 
     Args:
         file: audiocraft's ``state_dict.bin``, or MusicGen in the transformers library's layout: its folder, or its
@@ -206,10 +215,12 @@ def convert_generation(
     Raises:
         CheckpointError: the file is none of a token language model, its tensors do not fit together, or the text
             encoder is missing or of another size.
+        UsageError: ``file`` is a model folder already, or ``out`` holds other people's files.
     """
     file, out = Path(file), Path(out)
+    check_conversion(file, out)
     given = None if text_encoder is None else Path(text_encoder)
-    content = _read_all(file)
+    content = read_foreign(file)
     if not is_generation(content):
         first = ", ".join(map(str, list(content)[:5]))
         raise CheckpointError(f"{file} holds no token language model of audiocraft or MusicGen; it begins with {first}")
@@ -218,8 +229,6 @@ def convert_generation(
         weights, folder = from_transformers(content), file if file.is_dir() else file.parent
         config, words = transformers_config(_read_settings(folder), weights), given or folder
         text = {name.removeprefix(TEXT): tensor for name, tensor in content.items() if name.startswith(TEXT)}
-        if any(name.startswith("audio_encoder.") for name in content):
-            notes.append("the codec in the file was left out: convert it by itself")
     else:
         weights = from_audiocraft(_audiocraft_weights(content))
         if isinstance(content.get("xp.cfg"), str):
@@ -230,7 +239,7 @@ def convert_generation(
             notes.append("there are no settings (xp.cfg) in the file: took heads of 64 and the published rates")
         if given is None:
             raise CheckpointError(f"the file holds no text encoder: pass --text-encoder FOLDER with {name}")
-        words, text = given, _read_all(given)
+        words, text = given, read_foreign(given)
         sizes = t5_config(_read_settings(given))
         if sizes.width != config.text_width:
             raise CheckpointError(
@@ -282,7 +291,7 @@ def load_t5(folder: str | os.PathLike[str]) -> tuple[T5Text, T5Config]:
     folder = Path(folder)
     sizes = t5_config(_read_settings(folder))
     encoder = _empty_t5(sizes)
-    load_into(encoder, t5_weights(_read_all(folder)))
+    load_into(encoder, t5_weights(read_foreign(folder)))
     if not (folder / TOKENIZER).is_file():
         raise CheckpointError(f"{folder} has no {TOKENIZER}: save it there with the tokenizers library")
     return T5Text(encoder, Tokenizer.from_file(str(folder / TOKENIZER))), sizes
@@ -302,16 +311,6 @@ def _audiocraft_weights(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
         return best.get("model", best)
     sharded = content.get("fsdp_best_state")
     return sharded["model"] if isinstance(sharded, dict) and "model" in sharded else content
-
-
-def _read_all(path: Path) -> dict[str, Any]:
-    """The content of a file, or of the weights in a folder, which may be spread over several files."""
-    if not path.is_dir():
-        return read_foreign(path)
-    for pattern in ("*.safetensors", "pytorch_model*.bin", "state_dict.bin"):
-        if files := sorted(path.glob(pattern)):
-            return {name: value for file in files for name, value in read_foreign(file).items()}
-    raise CheckpointError(f"{path} holds no weights: neither .safetensors nor pytorch_model.bin nor state_dict.bin")
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def _generated(
     requests += [Request(pair_prompt(pair), seed + i) for i, pair in enumerate(two)]
     made = generate_each(requests, model, settings, batch_size=batch_size)
     return [
-        _judged(judge, one.waveform[0], labels, one.prompt, str(place), one.sample_rate)
+        _judged(judge, one.waveform.mean(axis=0), labels, one.prompt, str(place), one.sample_rate)
         for place, (one, labels) in enumerate(zip(made, wanted, strict=True))
     ]
 

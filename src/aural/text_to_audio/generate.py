@@ -5,7 +5,7 @@ the best of several candidates (:func:`generate_audio`, :func:`generate_each`, :
 the rest is still being made (:func:`stream`). What goes beyond full scale is bent, sample by sample, so that pieces and
 whole are alike.
 
-Shapes: B items, K codebooks, T frames, P frames that are given, N samples.
+Shapes: B items, C channels, K codebooks of all channels together, T frames, P frames that are given, N samples.
 """
 
 import math
@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from aural import __version__
-from aural.audio import Sound, read_mono
+from aural.audio import Sound, read, read_mono
 from aural.checkpoint import find_model
-from aural.codec_folder import Codec, load_codec
+from aural.codec_folder import OWN_CODEC, Codec, load_codec
 from aural.device import choose_device
 from aural.embedding import ListeningModel, load as load_listener
 from aural.errors import CheckpointError, UsageError
+from aural.networks.encodec import interleave, separate
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.text_to_audio.captions import keywords
 from aural.text_to_audio.convert import SYSTEM, load_model
@@ -110,7 +111,7 @@ class Audio:
     prompt: str
     seed: int
     waveform: np.ndarray
-    """(1, N) float32, between -1 and 1."""
+    """(C, N) float32, between -1 and 1."""
     sample_rate: int
     codes: Tensor
     """(K, T)."""
@@ -136,6 +137,11 @@ class GenerationModel:
     device: torch.device
     weights: Weights | PackedModel = "float32"
     """What single steps read, see :mod:`.quantized`."""
+
+    @property
+    def channels(self) -> int:
+        """C of the sounds: 1, or 2 for left and right."""
+        return self.model.config.channels
 
     @torch.inference_mode()
     def texts(self, prompts: Sequence[str]) -> Text:
@@ -168,13 +174,15 @@ class GenerationModel:
     def given(self, sound: Sound, settings: Settings) -> Tensor:
         """The codes (1, K, P) of a sound to go on from, of its whole frames.
 
+        In stereo, what has two channels keeps them; anything else is heard as mono, on both sides.
+
         Raises:
             AudioError: it cannot be read.
             UsageError: it is shorter than a frame, or not shorter than what is wanted.
         """
-        waveform = read_mono(sound, self.codec.sample_rate)
-        whole = len(waveform) // self.codec.hop
-        seconds = len(waveform) / self.codec.sample_rate
+        waveform = _channels(sound, self.codec.sample_rate, self.channels)
+        whole = waveform.shape[1] // self.codec.hop
+        seconds = waveform.shape[1] / self.codec.sample_rate
         if whole == 0:
             raise UsageError(f"there are only {seconds:.3f} s to go on from: give at least a frame")
         if whole >= self.n_frames(settings):
@@ -182,7 +190,8 @@ class GenerationModel:
             raise UsageError(
                 f"{seconds:g} s to go on from, and {wanted:g} s wanted of the whole: give a longer duration"
             )
-        return self.codec.encode(torch.from_numpy(waveform[None, : whole * self.codec.hop])).cpu()
+        codes = self.codec.encode(torch.from_numpy(waveform[:, : whole * self.codec.hop]))
+        return interleave(codes, self.channels).cpu()
 
 
 def load(
@@ -197,7 +206,7 @@ def load(
 
     Args:
         model: the model.
-        codec: likewise; None: the one in the box.
+        codec: likewise; None: the one that lies in the model's folder as ``codec``, or else the one in the box.
         device: "auto", "cpu", "cuda", ...
         offline: take hub models from the local cache only.
         weights: "int8" and "int4" are quicker on a CPU and not quite the same, see :mod:`.quantized`.
@@ -207,10 +216,12 @@ def load(
         CheckpointError: a folder's config or weights do not fit, or the codec is not the one of the model.
     """
     where = choose_device(device)
-    network, t5 = load_model(find_model(model, SYSTEM, offline=offline))
-    coder = load_codec(codec, device=device, offline=offline)
+    folder = find_model(model, SYSTEM, offline=offline)
+    network, t5 = load_model(folder)
+    own = folder / OWN_CODEC
+    coder = load_codec(own if codec is None and own.is_dir() else codec, device=device, offline=offline)
     config = network.config
-    fits = (coder.sample_rate, coder.frame_rate, coder.n_codebooks, coder.codebook_size) == (
+    fits = (coder.sample_rate, coder.frame_rate, config.channels * coder.n_codebooks, coder.codebook_size) == (
         *(config.sample_rate, config.frame_rate),
         *(config.codebooks, config.codebook_size),
     )
@@ -321,7 +332,8 @@ def _draw(
             written.append(piece)
         codes = torch.cat(written, dim=2)
         # Each is decoded alone, so that not even its rounding depends on the others.
-        waveforms = [bent(model.codec.decode(row[None]).cpu())[:, : model.n_samples(settings)] for row in codes]
+        decoded = (model.codec.decode(separate(row[None], model.channels)) for row in codes)
+        waveforms = [bent(waveform.cpu())[:, : model.n_samples(settings)] for waveform in decoded]
         took = (time.perf_counter() - start) / len(batch)
         for request, waveform, row in zip(batch, waveforms, codes, strict=True):
             rate = model.codec.sample_rate
@@ -336,7 +348,7 @@ def stream(
     continue_from: "Sound | None" = None,
     progress: Progress | None = None,
 ) -> Generator[np.ndarray, None, None]:
-    """Make a sound and give away its pieces (1, any number of samples) as soon as they are certain, in order.
+    """Make a sound and give away its pieces (C, any number of samples) as soon as they are certain, in order.
 
     Joined, they are what :func:`generate_audio` makes of one candidate, but for rounding: what plays while the rest is
     being made cannot be chosen by how it ends. To cancel, stop asking for more.
@@ -372,7 +384,7 @@ def _pieces(
         if held:
             yield torch.cat(held, dim=2)
 
-    for waveform in model.codec.decode_stream(blocks()):
+    for waveform in model.codec.decode_stream(separate(block, model.channels) for block in blocks()):
         piece = bent(waveform.cpu())[:, :left].numpy()
         left -= piece.shape[1]
         if piece.size:
@@ -409,6 +421,14 @@ def bent(waveform: Tensor) -> Tensor:
     """A waveform whose samples stay below full scale: those beyond :data:`KNEE` are bent, by themselves."""
     beyond = waveform.abs().sub(KNEE).clamp(min=0)
     return waveform.clamp(-KNEE, KNEE) + waveform.sign() * (1 - KNEE) * torch.tanh(beyond / (1 - KNEE))
+
+
+def _channels(sound: Sound, sample_rate: int, channels: int) -> np.ndarray:
+    """A sound (C, N)."""
+    if channels == 1:
+        return read_mono(sound, sample_rate)[None]
+    waveform, _ = read(sound, sample_rate)
+    return waveform if len(waveform) == channels else np.repeat(waveform.mean(axis=0, keepdims=True), channels, axis=0)
 
 
 def _check(requests: Sequence[Request]) -> None:

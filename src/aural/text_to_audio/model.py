@@ -51,6 +51,7 @@ class GenerationConfig:
     keywords: bool = False  # texts are read as the keywords that :mod:`.captions` makes of them
     codec: str | None = None  # digest of the codebooks that the codes are of, see :mod:`.encoded`; None: not known
     best_of: int = 1  # sounds that are drawn for each one wanted, if nothing else is said, see :mod:`.reranking`
+    channels: int = 1  # 2: codebooks come in pairs, of the left and of the right channel of one codebook of the codec
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together.
@@ -62,6 +63,8 @@ class GenerationConfig:
             raise ValueError(f"width {self.width} must be even, at least 4, and a multiple of the {self.heads} heads")
         if not self.delays or min(self.delays) != 0:
             raise ValueError(f"delays {self.delays} must name one delay for each codebook, the least of them 0")
+        if self.channels not in (1, 2) or self.codebooks % self.channels:
+            raise ValueError(f"channels are 1 or 2, and {self.codebooks} codebooks do not go with {self.channels}")
         if self.t5 is not None and self.t5.width != self.text_width:
             raise ValueError(f"text_width is {self.text_width}, but the text encoder's width {self.t5.width}")
 
