@@ -267,6 +267,14 @@ def remove_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def damaged_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+
+
+def damaged_settings(folder: Path) -> None:
+    (folder / "modules.json").write_text("{")
+
+
 def pool_by_maximum(folder: Path) -> None:
     (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
 
@@ -296,6 +304,8 @@ def missing_tensor(folder: Path) -> None:
     ("damage", "message"),
     [
         (remove_tokenizer, r"no tokenizer\.json"),
+        (damaged_tokenizer, r"tokenizer\.json cannot be read as a tokenizer"),
+        (damaged_settings, r"modules\.json cannot be read as JSON"),
         (pool_by_maximum, "pooling by max_tokens"),
         (unknown_module, "not Transformer, Pooling, Dense, LSTM"),
         (unknown_activation, r"os\.system"),

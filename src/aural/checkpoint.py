@@ -21,7 +21,7 @@ import types
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -31,6 +31,9 @@ from torch.overrides import TorchFunctionMode
 
 from aural.config import Config, config_from_dict, config_to_dict
 from aural.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -400,6 +403,34 @@ def _read_config(path: Path) -> dict[str, Any]:
     if document["format"] != FORMAT:
         raise CheckpointError(f"{path} has the format {document['format']}, this version reads {FORMAT}: update aural")
     return document
+
+
+def read_json(path: Path) -> Any:
+    """What a file of somebody's model folder holds.
+
+    Raises:
+        CheckpointError: it is missing, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: copy or download it again ({_line(error)})") from None
+
+
+def read_tokenizer(path: Path) -> "Tokenizer":
+    """A ``tokenizer.json``, which says how texts become tokens.
+
+    Raises:
+        CheckpointError: it is missing, or no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the tokenizers library raises plain Exception for a bad file
+        raise CheckpointError(
+            f"{path} cannot be read as a tokenizer: copy or download it again ({_line(error)})"
+        ) from None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -110,11 +110,12 @@ def load_fluency(folder: str | os.PathLike[str], device: str = "cpu") -> Fluency
 
 
 def _bert_tokenizer(folder: Path) -> "Tokenizer | BertWordPieceTokenizer":
-    from tokenizers import Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer
 
+    from aural.checkpoint import read_tokenizer
+
     if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
     elif (folder / "vocab.txt").is_file():
         tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
     else:

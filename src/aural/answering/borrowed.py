@@ -1,6 +1,5 @@
 """GPT-2 and CLIP's text tower out of folders in the hub's layout, for a training over published language models."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from aural.answering.model import ClipTextConfig, Gpt2Config
 from aural.answering.tokenizer import find_clip, find_gpt2
-from aural.checkpoint import read_foreign
+from aural.checkpoint import read_foreign, read_json
 from aural.errors import CheckpointError
 
 GPT2_NAMES = {"vocab_size": "vocab_size", "width": "n_embd", "layers": "n_layer", "heads": "n_head"}
@@ -33,6 +32,8 @@ def borrowed_gpt2(folder: Path) -> tuple[Gpt2Config, dict[str, Tensor], Tokenize
     stored = {name: tensor for name, tensor in _weights(folder).items() if not name.endswith(BUFFERS)}
     weights = {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": tensor
                for name, tensor in stored.items()}  # fmt: skip
+    if "transformer.wte.weight" not in weights:
+        raise CheckpointError(f"{folder}: there is no tensor wte.weight, so that these weights are none of GPT-2's")
     weights.setdefault("lm_head.weight", weights["transformer.wte.weight"])
     return config, {name: tensor.float() for name, tensor in weights.items()}, find_gpt2(folder)
 
@@ -63,7 +64,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json; give a folder of the hub's layout")
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    settings: dict[str, Any] = read_json(path)
     return settings
 
 

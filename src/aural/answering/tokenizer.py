@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 
 from aural.answering.model import AnsweringConfig
+from aural.checkpoint import read_tokenizer
 from aural.errors import CheckpointError
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 
@@ -124,10 +125,7 @@ def _whole(folder: Path) -> Tokenizer | None:
 def _parsed(path: Path) -> Tokenizer:
     if not path.is_file():
         raise CheckpointError(f"{path}: no tokenizer; convert the model again with the folders of its tokenizers")
-    try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the tokenizers library raises plain Exception for a bad file
-        raise CheckpointError(f"{path}: not a tokenizer file ({error})") from None
+    tokenizer = read_tokenizer(path)
     # Files of the hub may cut and pad by themselves; here the config says to what length.
     tokenizer.no_truncation()
     tokenizer.no_padding()

