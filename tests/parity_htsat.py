@@ -10,11 +10,11 @@ from parity import Comparison, read_json
 from torch import Tensor, nn
 
 from aural.checkpoint import load_into
-from aural.networks.htsat import Htsat, HtsatConfig, fold, official_weights, stretch
+from aural.networks.htsat import RELEASED_WINDOW, Htsat, HtsatConfig, fold, official_weights, stretch
 
 LOG_MEL = 1e-3
 RELATIVE = 1e-4
-STEP_COPIES = 32  # how often a step stands in framewise_output
+STEP_COPIES = 8  # how often a step stands in framewise_output, for each frame by which patches are apart
 PREFIX = "audio_encoder.base.htsat."
 
 
@@ -56,7 +56,7 @@ def golden_config(content: dict[str, Any]) -> HtsatConfig:
         window_size=htsat["window_size"],
         mlp_ratio=htsat["mlp_ratio"],
         num_classes=htsat["num_classes"],
-        released_windows=htsat["spec_size"] ** 2 // frontend["mel_bins"] >= 1024,
+        released_windows=htsat["spec_size"] ** 2 // frontend["mel_bins"] >= RELEASED_WINDOW,
     )
     assert htsat["patch_stride"] == [config.patch_stride] * 2 and htsat["in_chans"] == 1 and htsat["qkv_bias"]
     return config
@@ -81,7 +81,9 @@ def compare(io: Comparison, model: Htsat, n_samples: int) -> None:
             io.close("htsat.embedding", output.embedding, relative_to_max=RELATIVE)
             io.close("htsat.embedding", output.hidden.mean(dim=1), relative_to_max=RELATIVE)
             io.close("htsat.clipwise_output", model.classify(output), relative_to_max=RELATIVE)
-            framewise = model.step_logits(output)[:1].sigmoid().repeat_interleave(STEP_COPIES, dim=1)
+            framewise = (
+                model.step_logits(output)[:1].sigmoid().repeat_interleave(STEP_COPIES * config.patch_stride, dim=1)
+            )
             io.close("htsat.item0.framewise_output", framewise, relative_to_max=RELATIVE)
     if "derived.embedding_grad" in io:
         _check_gradients(io, model, output.embedding)
