@@ -235,6 +235,7 @@ def test_tensors() -> None:
         ((np.zeros((1, 2, 100)), 44100), AudioError, "\\(channels, time\\)"),
         ((np.zeros(0), 44100), AudioError, "no samples"),
         ((np.zeros((2, 0)), 44100), AudioError, "no samples"),
+        ((np.zeros((0, 9)), 44100), AudioError, "\\(channels, time\\)"),
         ((np.zeros(100, np.int64), 44100), AudioError, "int64 have no agreed full scale"),
         ((np.zeros(100, bool), 44100), AudioError, "bool have no agreed full scale"),
         ((np.array([0.0, np.nan]), 44100), AudioError, "not a number"),
@@ -445,6 +446,27 @@ def test_windows_cover_everything_once_and_say_where_they_are(
     assert len(pieces[-1].waveform) < size + 800
     if len(pieces) > 1:  # the last has at least 0.1 s that the one before has not
         assert pieces[-1].end - pieces[-2].end >= 0.1 - 1e-9
+
+
+def test_a_stream_whose_form_changes_midway_keeps_its_pitch_and_length(tmp_path: Path) -> None:
+    parts = {(48000, "mono"): 440.0, (24000, "stereo"): 440.0}
+    with open(tmp_path / "joined.aac", "wb") as joined:  # noqa: PTH123
+        for (rate, layout), pitch in parts.items():
+            part = io.BytesIO()
+            with av.open(part, "w", format="adts") as container:
+                stream = container.add_stream("aac", rate=rate, layout=layout)
+                tone = 0.5 * np.sin(2 * np.pi * pitch * np.arange(rate) / rate, dtype=np.float32)
+                channels = np.repeat(tone[None], len(stream.layout.channels), axis=0)
+                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(channels), format="fltp", layout=layout)
+                frame.sample_rate = rate
+                for packet in (*stream.encode(frame), *stream.encode(None)):
+                    container.mux(packet)
+            joined.write(part.getvalue())
+    waveform, rate = read(tmp_path / "joined.aac")
+    assert rate == 48000 and len(waveform) == 1 and waveform.shape[1] == pytest.approx(2 * 48000, rel=0.1)
+    for half in (waveform[0, 10000:40000], waveform[0, 56000:86000]):
+        spectrum = np.abs(np.fft.rfft(half * np.hanning(len(half))))
+        assert spectrum.argmax() * rate / len(half) == pytest.approx(440, abs=5)
 
 
 def test_a_remnant_lengthens_the_last_window() -> None:

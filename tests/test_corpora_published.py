@@ -135,7 +135,7 @@ def test_audiocaps_joins_the_captions_of_a_clip(tmp_path: Path) -> None:
     add_sounds(tmp_path, "test/someVideo_1_30_40.wav", "test/someVideo_1_300_310.wav", "test/8.wav", "val/8.wav")
     clips = audiocaps.prepare(tmp_path)
     assert [(clip.audio.relative_to(tmp_path).as_posix(), clip.split, clip.source) for clip in clips] == [
-        ("val/8.wav", "val", "sameNumber1"),
+        ("val/8.wav", "validation", "sameNumber1"),
         ("test/someVideo_1_30_40.wav", "test", "someVideo_1"),
         ("test/someVideo_1_300_310.wav", "test", "someVideo_1"),
     ]

@@ -80,6 +80,21 @@ def test_finding_nothing_is_wrong_usage(patterns: list[str], message: str, tree:
             tree("-")
 
 
+def test_what_holds_no_sound_fails_alone_beside_others(tree: Callable[..., list[str]]) -> None:
+    assert tree("empty", "b.wav", "*.ogg", "n" * 300) == ["empty", "b.wav", "*.ogg", "n" * 300]
+    assert tree("-", stdin="b.wav\nempty\n" + "n" * 300) == ["b.wav", "empty", "n" * 300]
+    with pytest.raises(UsageError, match="empty: no sounds in this folder"):
+        tree("empty", "*.ogg")
+
+
+def test_links_that_go_in_circles_are_not_followed(tree: Callable[..., list[str]]) -> None:
+    for name in ("one", "two"):
+        Path("sub", name).symlink_to(Path.cwd(), target_is_directory=True)
+    assert tree("sub/**", "**/*.mp3") == ["sub/c.ogg", "sub/deep/d.mp3", "sub/deep/e.m4a"]
+    assert tree("**/deep/*") == ["sub/deep/d.mp3", "sub/deep/e.m4a"]
+    assert tree(f"{Path.cwd()}/s*/**/[de].*") == [str(Path.cwd() / f"sub/deep/{name}") for name in ("d.mp3", "e.m4a")]
+
+
 def test_what_can_be_written_is_found() -> None:
     assert set(WRITABLE) < SUFFIXES
 

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aural.checkpoint import load_weights, save_model
 from aural.errors import AuralError, UsageError
+from aural.processes import joined
 from aural.training import TrainConfig, adjusted, learning_rate, train
 
 WITHOUT_DROPOUT = worker.ToyConfig(dropout=0.0)
@@ -336,6 +337,20 @@ def test_killed_at_any_moment(tmp_path: Path, whole: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20
     assert_same_training(tmp_path, whole)
+
+
+def test_a_gpu_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr("aural.processes.choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device))
+    for name, number in {"cuda": 0, "cuda:1": 1}.items():
+        with joined(name) as processes:
+            assert processes.device == chosen[-1] == torch.device("cuda", number)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match="no device 'cuda:99' here"), joined("cuda:99"):
+        pass
 
 
 def test_several_processes_learn_the_same(tmp_path: Path) -> None:

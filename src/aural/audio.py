@@ -22,6 +22,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, TypeAlias
 
@@ -361,15 +363,23 @@ def _container_recording(container: Any, name: str) -> _Recording:
         head = next(frames)
     except (av.FFmpegError, StopIteration):
         raise AudioError(f"{name}: none of its sound can be decoded; convert it to wav or flac") from None
-    converter = av.AudioResampler(format="fltp", layout=head.layout, rate=head.sample_rate)
+
+    def converter() -> Any:
+        return av.AudioResampler(format="fltp", layout=head.layout, rate=head.sample_rate)
+
+    def form(frame: Any) -> tuple[str, str, int]:
+        return frame.format.name, frame.layout.name, frame.sample_rate
 
     def decoded() -> Iterator[np.ndarray]:
-        yield from (part.to_ndarray() for part in converter.resample(head))
+        now, convert = form(head), converter()
         try:
-            for frame in frames:
-                yield from (part.to_ndarray() for part in converter.resample(frame))
-            yield from (part.to_ndarray() for part in converter.resample(None))
-        except av.FFmpegError as error:
+            for frame in chain([head], frames):
+                if form(frame) != now:  # as where streams were joined; the converter goes by the first frame it got
+                    yield from (part.to_ndarray() for part in convert.resample(None))
+                    now, convert = form(frame), converter()
+                yield from (part.to_ndarray() for part in convert.resample(frame))
+            yield from (part.to_ndarray() for part in convert.resample(None))
+        except (av.FFmpegError, ValueError) as error:
             logger.warning("%s: damaged; only what comes before is used (%s)", name, error)
 
     def blocks(first: int) -> Iterator[np.ndarray]:
@@ -401,7 +411,7 @@ def _checked_array(sound: Any) -> tuple[np.ndarray, int]:
     if hasattr(array, "detach"):
         array = array.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()
-    if array.ndim not in (1, 2) or (array.ndim == 2 and len(array) > MOST_CHANNELS):
+    if array.ndim not in (1, 2) or (array.ndim == 2 and not 0 < len(array) <= MOST_CHANNELS):
         raise AudioError(f"an array of shape {array.shape} is not (time,) or (channels, time); transpose or index it")
     kind = str(array.dtype)
     if kind == "uint8":
@@ -479,33 +489,44 @@ def find_sounds(
       it ends in a suffix of its own (``*.dat``);
     - ``-`` stands for the files and folders listed on ``stdin``, one a line (or separated by NUL).
 
+    Beside others, a folder or glob without a sound stands for itself, so that reading it reports the error.
+
     Raises:
-        UsageError: nothing was named, or a folder, glob or list holds no sound.
+        UsageError: nothing was named, or nothing that was named holds a sound.
     """
     found: dict[str, Path] = {}
+    problems: list[UsageError] = []
     for named in patterns:
         pattern = os.fspath(named)
-        if pattern == "-":
-            listed = (stdin.read() if stdin else "").strip("\r\n\0")
-            names = [line.rstrip("\r") for line in listed.split("\0" if "\0" in listed else "\n") if line.strip()]
-            if not names:
-                raise UsageError("-: no paths came in on standard input; pipe a list of sounds into the command")
-            if any(character < " " and character not in "\t\n" for name in names for character in name):
-                raise UsageError("-: what came in on standard input is no list of paths; save a sound to a file first")
-            paths = [path for name in names for path in _file_or_folder(Path(name), suffixes)]
-        elif any(character in pattern for character in "*?[") and not Path(pattern).exists():
-            paths = _glob(pattern, suffixes)
-        else:
-            paths = _file_or_folder(Path(pattern), suffixes)
-        for path in paths:
-            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 (resolve would follow links)
+        for name in _listed(stdin) if pattern == "-" else [pattern]:
+            is_glob = pattern != "-" and any(character in name for character in "*?[") and not os.path.exists(name)  # noqa: PTH110 (Path.exists raises for names that are too long)
+            try:
+                paths = _glob(name, suffixes) if is_glob else _file_or_folder(Path(name), suffixes)
+            except UsageError as error:
+                problems.append(error)
+                paths = [Path(name)]
+            for path in paths:
+                found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 (resolve would follow links)
     if not found:
         raise UsageError("no sounds were named; pass files, folders, globs, or - for a list on standard input")
+    if len(problems) >= len(found):
+        raise problems[0]
     return list(found.values())
 
 
+def _listed(stdin: TextIO | None) -> list[str]:
+    """Names that came in, one a line or separated by NUL."""
+    listed = (stdin.read() if stdin else "").strip("\r\n\0")
+    names = [line.rstrip("\r") for line in listed.split("\0" if "\0" in listed else "\n") if line.strip()]
+    if not names:
+        raise UsageError("-: no paths came in on standard input; pipe a list of sounds into the command")
+    if any(character < " " and character not in "\t\n" for name in names for character in name):
+        raise UsageError("-: what came in on standard input is no list of paths; save a sound to a file first")
+    return names
+
+
 def _file_or_folder(path: Path, suffixes: Set[str]) -> list[Path]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 (as above)
         return [path]
     sounds = []
     for folder, folders, files in os.walk(path):
@@ -519,11 +540,34 @@ def _file_or_folder(path: Path, suffixes: Set[str]) -> list[Path]:
 def _glob(pattern: str, suffixes: Set[str]) -> list[Path]:
     suffix = Path(pattern).suffix
     named = bool(suffix) and not glob.has_magic(suffix)
-    matches = sorted(Path(match) for match in glob.iglob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute ones)
-    sounds = [path for path in matches if path.is_file() and (named or _ends_in(path.name, suffixes))]
+    before, deep, after = pattern.partition("**")
+    if deep and (not before or before.endswith(os.sep)):
+        roots = glob.iglob(before) if before else ["."]  # noqa: PTH207 (Path.glob takes no absolute ones)
+        matches = [path for root in roots for path in _below(Path(root), Path(f"{deep}{after}").parts)]
+    else:
+        matches = [Path(match) for match in glob.iglob(pattern)]  # noqa: PTH207
+    sounds = [path for path in sorted(matches) if path.is_file() and (named or _ends_in(path.name, suffixes))]
     if not sounds:
         raise UsageError(f"{pattern}: no sounds match; check the pattern, and quote it if the shell expands it")
     return sounds
+
+
+def _below(root: Path, wanted: tuple[str, ...]) -> Iterator[Path]:
+    """Files at any depth whose parts match; glob itself would follow links, and go round in circles."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(folder, name)
+            if not name.startswith(".") and _match(path.relative_to(root).parts, wanted):
+                yield path
+
+
+def _match(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    if not wanted or not parts:
+        return not parts and all(one == "**" for one in wanted)
+    if wanted[0] == "**":
+        return _match(parts, wanted[1:]) or _match(parts[1:], wanted)
+    return fnmatchcase(parts[0], wanted[0]) and _match(parts[1:], wanted[1:])
 
 
 def _ends_in(name: str, suffixes: Set[str]) -> bool:

@@ -26,6 +26,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from aural.device import choose_device
 from aural.errors import AuralError, UsageError
 
 Result = TypeVar("Result")
@@ -56,7 +57,7 @@ def joined(device: str | torch.device | None = None) -> Iterator[Processes]:
     rank, size, local_rank = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
     if device is None or device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if size == 1 and torch.mps.is_available() else "cpu"
-    device = torch.device(device)
+    device = choose_device(str(device))
     if device.type == "cuda" and size > 1:
         if local_rank >= torch.cuda.device_count():
             raise UsageError(
@@ -65,6 +66,7 @@ def joined(device: str | torch.device | None = None) -> Iterator[Processes]:
             )
         device = torch.device("cuda", local_rank)
     if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)  # set_device wants a number
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():  # once: a second meeting would find the addresses left by the first
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")

@@ -58,7 +58,8 @@ def generate(
     ] = None,
     model: ModelName = None,
     codec: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR|HUB_ID", help="The model's codec, if it is neither in its folder nor the packaged one.")
+        str | None,
+        typer.Option(metavar="NAME|DIR|HUB_ID", help="Of the model, if neither in its folder nor the packaged one."),
     ] = None,
     weights: Annotated[
         Literal["float32", "int8", "int4"] | None,

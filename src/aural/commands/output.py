@@ -156,8 +156,8 @@ def one_line(text: str) -> str:
 
 
 def complain(message: str) -> None:
-    """An error, as one line on stderr."""
-    print(f"aural: {one_line(message)}", file=sys.stderr)
+    """An error, as one line on stderr, whose encoding may not have all letters."""
+    print(f"aural: {one_line(message)}".encode(errors="backslashreplace").decode(), file=sys.stderr)
 
 
 def say(message: str, quiet: bool) -> None:

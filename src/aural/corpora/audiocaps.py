@@ -16,7 +16,7 @@ from typing import Any
 from aural.audio import find_sounds
 from aural.corpora.folder import corpus_folder, present, read_table
 from aural.errors import UsageError
-from aural.manifest import Clip
+from aural.manifest import VALIDATION, Clip
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -56,7 +56,7 @@ def prepare(folder: str | os.PathLike[str]) -> list[Clip]:
                 Clip(
                     next((paths[name] for name in names if name in paths), root / split / f"{video}_{start}.wav"),
                     captions=tuple(dict.fromkeys(text for row in rows if (text := (row["caption"] or "").strip()))),
-                    split=split,
+                    split=VALIDATION if split == "val" else split,
                     source=video,
                 )
             )

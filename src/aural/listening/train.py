@@ -20,7 +20,7 @@ from aural.checkpoint import save_model
 from aural.errors import UsageError
 from aural.features import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from aural.listening.recipes import RECIPES, Recipe
-from aural.manifest import read_manifest
+from aural.manifest import VALIDATION, read_manifest
 from aural.networks.listener import SYSTEM, Heard, Listener
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
 from aural.soundscapes.examples import Example, Examples
@@ -65,7 +65,7 @@ def train(
     progress: bool = True,
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> None:
-    """Train by a recipe; ``out`` is then a model folder for ``aural.load("listening", out)``.
+    """Train by a recipe; ``out`` is then a model folder for :func:`aural.load`.
 
     Args:
         recipe: a name in ``RECIPES``.
@@ -87,7 +87,7 @@ def train(
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     settings = change(RECIPES[recipe]())
     run = adjusted(settings.train, seed=seed, steps=steps, precision=precision)
-    clips = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
+    clips = [clip for clip in read_manifest(manifest) if clip.split not in {VALIDATION, hold_out} - {None}]
     if not any(clip.labels and clip.captions for clip in clips):
         raise UsageError(f"{manifest}: no clip with labels and captions to learn from")
     labels = tuple(sorted({label for clip in clips for label in clip.labels} | set(SYNTHESISED)))
