@@ -21,7 +21,7 @@ from aural.answering.convert import SYSTEM, load_model
 from aural.answering.decoding import beam, greedy, sample
 from aural.answering.model import AudioLanguageModel
 from aural.answering.scoring import log_likelihoods
-from aural.answering.tasks import read_tasks
+from aural.answering.tasks import is_of, placeholders, plain_question, read_tasks
 from aural.answering.tokenizer import Tokenizers
 from aural.answering.waveform import windows as repeated_windows
 from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
@@ -193,7 +193,7 @@ def all_found(results: Iterable[tuple[Sound, Found | AuralError]]) -> list[Found
 
 
 def task_prompts(tasks: str | os.PathLike[str] | None = None) -> list[str]:
-    """The prompts of the built-in tasks and of a table of one's own, for :func:`as_prompt`.
+    """The templates of prompts of the built-in tasks and of a table of one's own, for :func:`as_prompt`.
 
     Raises:
         UsageError: it is no such table.
@@ -206,20 +206,26 @@ def as_prompt(text: str, prompts: Iterable[str]) -> str:
 
     Args:
         text: a question, or one of ``prompts``.
-        prompts: prompts of tasks, which are left as they are; so is what begins with ``question:``.
+        prompts: templates of tasks. A text that is one of them filled in ("count the dogs" of "count the {thing}") is
+            left as it is, but for the mark of a question and the capital it begins with, where only without these it
+            is one; so is what begins with ``question:``.
 
     Raises:
         UsageError: there is no text.
     """
-    text, prompts = text.strip(), {*prompts}
-    bare = text.rstrip("?").rstrip()
-    if not bare:
+    text, templates = text.strip(), list(prompts)
+    bare, asked = text.rstrip("?").rstrip(), plain_question(text)
+    if not asked:
         raise UsageError("nothing is asked: write a question, such as 'is there a dog?'")
-    if text in prompts:
+    # Word for word first, for a prompt may end in a mark; then without it, which no name in braces is to take in.
+    if any(is_of(text, template) for template in templates if not placeholders(template)):
         return text
-    if bare in prompts or bare.startswith(QUESTION.split("{", maxsplit=1)[0]):
+    if bare.startswith(QUESTION.split("{", maxsplit=1)[0]):
         return bare
-    return QUESTION.format(question=bare[:1].lower() + bare[1:])
+    for one in (asked, bare, text):
+        if any(is_of(one, template) for template in templates):
+            return one
+    return QUESTION.format(question=asked)
 
 
 def answer_each(
