@@ -41,10 +41,12 @@ def read_tasks(more: str | os.PathLike[str] | None = None) -> dict[str, Task]:
     Raises:
         UsageError: it is missing, or is not such a table; says which line and why.
     """
-    tasks = {task.name: task for task in _read(TABLE)}
-    if more is not None:
-        tasks |= {task.name: task for task in _read(Path(more))}
-    return tasks
+    return read_table(TABLE) | ({} if more is None else read_table(more))
+
+
+def read_table(path: str | os.PathLike[str]) -> dict[str, Task]:
+    """The tasks of one table, by name; errors as for :func:`read_tasks`."""
+    return {task.name: task for task in _read(Path(path))}
 
 
 def _read(path: Path) -> Iterator[Task]:
