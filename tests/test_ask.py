@@ -22,7 +22,7 @@ from aural.answering.language import trained_before
 from aural.answering.model import AnsweringConfig, SentencesConfig
 from aural.answering.recipes import default, paper
 from aural.answering.tokenizer import STOP
-from aural.audio import Window, write
+from aural.audio import Window, read_mono, write
 from aural.checkpoint import load_config, load_weights
 from aural.demo import EXAMPLES, LABELS as LABELS_OF_EXAMPLES
 from aural.errors import AudioError, CheckpointError, UsageError
@@ -274,6 +274,14 @@ def test_the_label_temperature_makes_right_labels_most_probable(folder: Path, so
 
     assert min((fitted / 1.1, fitted, fitted * 1.1), key=loss) == fitted
     assert TEMPERATURES[0] < fitted < TEMPERATURES[-1]
+    heard = [read_mono(file, RATE) for file in files]
+    write(tmp_path / "joined.wav", np.concatenate(heard), RATE)
+    ends = np.cumsum([len(one) / RATE for one in heard])
+    parts = [
+        Clip(tmp_path / "joined.wav", float(end) - len(one) / RATE, len(one) / RATE, labels=clip.labels)
+        for clip, one, end in zip(clips, heard, ends, strict=True)
+    ]
+    assert fit_label_temperature(loaded, parts) == fitted  # each is heard where it is
     more = [Clip(tmp_path / "missing.wav", labels=clips[0].labels), replace(clips[0], labels=(labels[0], "x"))]
     too_long = replace(clips[0], labels=("rain " * 60,))
     assert fit_label_temperature(loaded, [*clips, *more, too_long]) == fitted  # whatever temperature it has

@@ -111,6 +111,16 @@ def read_mono(sound: Sound, sample_rate: int, *, start: float = 0.0, duration: f
         return _resampled(waveform[None], recording, sample_rate)[0]
 
 
+def part(sound: Sound, sample_rate: int, *, start: float = 0.0, duration: float | None = None) -> Sound:
+    """A part of a sound as a sound of its own, mono at ``sample_rate``; where the part is all of it, the sound itself.
+
+    Arguments and errors as for :func:`read_mono`.
+    """
+    if not start and duration is None:
+        return sound
+    return read_mono(sound, sample_rate, start=start, duration=duration), sample_rate
+
+
 def seconds(sound: Sound) -> float:
     """How long a sound is; formats that do not say it reliably are decoded and counted.
 
