@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import piped_sounds
 import pytest
 import torch
 from tiny_models import answerer, talkative
@@ -163,6 +164,19 @@ def test_a_long_recording_has_the_answer_that_fits_its_windows_best(model: Answe
     assert answer(LONG, QUESTION, model=model) == Answer(
         model.tokenizers.text_of(best), pytest.approx(fits[best], abs=1e-4)
     )
+
+
+def test_what_can_be_read_only_once_is_heard_whole(model: AnsweringModel, tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", *LONG)
+    content = (tmp_path / "long.wav").read_bytes()
+    for options in ({}, {"windows": 2.5}):
+        expected = answer(tmp_path / "long.wav", QUESTION, model=model, **options)
+        with piped_sounds.named(tmp_path / "pipe", content) as pipe:
+            assert answer(pipe, QUESTION, model=model, **options) == expected
+        with piped_sounds.streamed(content) as stream:
+            assert answer(piped_sounds.by_number(stream), QUESTION, model=model, **options) == expected
+        with piped_sounds.streamed(content) as stream:
+            assert answer(stream, QUESTION, model=model, **options) == expected
 
 
 def test_text_to_go_on_from_is_part_of_what_is_read(model: AnsweringModel) -> None:

@@ -19,6 +19,7 @@ import io
 import logging
 import math
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -119,6 +120,20 @@ def part(sound: Sound, sample_rate: int, *, start: float = 0.0, duration: float 
     if not start and duration is None:
         return sound
     return read_mono(sound, sample_rate, start=start, duration=duration), sample_rate
+
+
+def rewindable(sound: Sound) -> Sound:
+    """The sound itself; or, of one that can be read only once (a pipe, a stream), all its bytes, to be read again.
+
+    For whoever reads a sound twice, for its length and then for its samples.
+
+    Raises:
+        AudioError: it cannot be opened, or is an empty stream.
+    """
+    if isinstance(sound, tuple) or not _reads_once(sound):
+        return sound
+    with _binary_file(sound) as (file, name):
+        return _Kept(file.read(), name)
 
 
 def seconds(sound: Sound) -> float:
@@ -285,6 +300,23 @@ def _opened(sound: Sound) -> Iterator[_Recording]:
                 yield _sndfile_recording(stack.enter_context(decoder), name)
             else:
                 yield _container_recording(stack.enter_context(_container(file, name)), name)
+
+
+class _Kept(io.BytesIO):
+    """The bytes of a stream, under its name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+
+def _reads_once(sound: Any) -> bool:
+    if isinstance(sound, (str, os.PathLike)):
+        try:
+            return stat.S_ISFIFO(Path(sound).stat().st_mode)
+        except (OSError, ValueError):
+            return False  # reading it says what is wrong
+    return hasattr(sound, "read") and not isinstance(sound, io.TextIOBase) and not sound.seekable()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from aural.answering.scoring import log_likelihoods
 from aural.answering.tasks import is_of, placeholders, plain_question, read_tasks
 from aural.answering.tokenizer import Tokenizers
 from aural.answering.waveform import windows as repeated_windows
-from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
+from aural.audio import SHORTEST_WINDOW, Sound, Window, rewindable, seconds, windows as windows_of
 from aural.beam_search import Hypothesis
 from aural.checkpoint import find_model
 from aural.device import choose_device
@@ -67,6 +67,7 @@ class AnsweringModel:
         """The windows of a sound that are heard at once: as few as cover it, or of ``length`` seconds each."""
         config = self.model.config
         longest = config.seconds if length is None else length
+        sound = rewindable(sound)  # its length comes first
         if config.htsat is not None and length is None:
             yield from repeated_windows(sound, config.sample_rate, longest)
             return
