@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,31 @@ def test_answers_do_not_depend_on_the_batch(model: AnsweringModel, how: dict[str
         together = answer(sounds, QUESTION, batch_size=batch_size, **options)
         assert [one.text for one in together] == [one.text for one in alone]
         assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-4)
+
+
+def test_few_windows_of_long_recordings_are_held_at_a_time(model: AnsweringModel) -> None:
+    made: list[weakref.ref[Window]] = []
+    alive: list[int] = []
+
+    class Counting(AnsweringModel):
+        def windows(self, sound: Any, length: float | None = None) -> Iterator[Window]:
+            for window in super().windows(sound, length):
+                made.append(weakref.ref(window))
+                alive.append(sum(one() is not None for one in made))
+                yield window
+                del window
+
+    counting = Counting(**vars(model))
+    sounds = [(np.tile(LONG[0], 4), RATE), LONG, SOUNDS[0], (np.tile(LONG[0], 2), RATE)]
+    for options in ({}, {"windows": 1.0}):
+        alive.clear()
+        found = answer(sounds, QUESTION, model=counting, batch_size=3, **options)
+        assert len(alive) > 10 and max(alive) <= 3 + 1  # one more, which says that the batch is complete
+        alone = [answer(sound, QUESTION, model=model, **options) for sound in sounds]
+        for one, other in zip(found, alone, strict=True):
+            one, other = (some if isinstance(some, list) else [some] for some in (one, other))
+            assert [(a.text, a.start, a.end) for a in one] == [(a.text, a.start, a.end) for a in other]
+            assert [a.score for a in one] == pytest.approx([a.score for a in other], abs=1e-4)
 
 
 def test_the_seed_decides_what_is_drawn(model: AnsweringModel) -> None:

@@ -31,6 +31,7 @@ from aural.device import choose_device
 from aural.errors import AuralError, UsageError
 from aural.padding import pad
 from aural.sampling import SamplingConfig
+from aural.window_batches import Piece, batches, pieces
 
 Method = Literal["beam", "greedy", "sample"]
 METHODS: tuple[Method, ...] = ("beam", "greedy", "sample")
@@ -256,7 +257,7 @@ def answer_each(
         add_text: text that the answers go on from.
         seed: of the sampling.
         windows: seconds; an answer for every stretch of that length instead of one for the whole.
-        batch_size: sounds read, windows heard, and answers written at a time.
+        batch_size: windows read, heard and answered at a time; of those before only what was heard is kept.
 
     Yields:
         Each sound with a list for each prompt: the one answer, or one for each window.
@@ -288,59 +289,62 @@ def answer_each(
             model.model, prefix, config=SamplingConfig(temperature=temperature), max_tokens=limit, seeds=seeds
         )
 
+    def answered(batch: Sequence[Piece]) -> list[_Answered]:
+        some = [(piece.window, piece.number) for piece in batch if piece.window is not None]
+        if not some:
+            return []
+        heard, numbers = model.hear([window for window, _ in some]), [number for _, number in some]
+        found = zip(*(written(model.prefix(heard, asked[None], add_text), numbers) for asked in read), strict=True)
+        return [
+            _Answered(window.start, window.end, rows if windows is None else None, of_prompts)
+            for (window, _), rows, of_prompts in zip(some, heard, found, strict=True)
+        ]
+
+    def whole(of_sound: Sequence[_Answered], place: int) -> list[Answer]:
+        """What a sound answers to one of the prompts: one for the whole, or for each window."""
+        found = [one.found[place] for one in of_sound]
+        if windows is None and len(found) > 1:
+            heard = (one.heard[None] for one in of_sound if one.heard is not None)
+            return [combined(model, (model.prefix(one, read[place][None], add_text)[0] for one in heard), found)]
+        times = [(None, None) if windows is None else (one.start, one.end) for one in of_sound]
+        texts = [model.tokenizers.text_of(one.token_ids) for one in found]
+        return [Answer(text, one.score, *when) for text, one, when in zip(texts, found, times, strict=True)]
+
     remaining = iter(sounds)
     while chunk := list(islice(remaining, batch_size)):
-        pieces = [_windows(model, sound, windows) for sound in chunk]
-        readable = [some for some in pieces if not isinstance(some, AuralError)]
-        flat = [window for some in readable for window in some]
-        numbers = [number for some in readable for number in range(len(some))]
-        batches = [slice(first, first + batch_size) for first in range(0, len(flat), batch_size)]
-        heard = [model.hear(flat[batch]) for batch in batches]
-        prefixes = [model.prefix(torch.cat(heard), asked[None], add_text) for asked in read] if heard else []
-        found = [[one for batch in batches for one in written(prefix[batch], numbers[batch])] for prefix in prefixes]
-        first = 0
-        for sound, some in zip(chunk, pieces, strict=True):
-            if isinstance(some, AuralError):
-                yield sound, some
-                continue
-            own = slice(first, first + len(some))
-            first = own.stop
-            yield (
-                sound,
-                [
-                    _answers(model, prefix[own], hypotheses[own], some, windows is not None)
-                    for prefix, hypotheses in zip(prefixes, found, strict=True)
-                ],
-            )
+        of_sound: list[_Answered] = []
+        for batch in batches(pieces(chunk, lambda sound: model.windows(sound, windows)), batch_size):
+            fresh = iter(answered(batch))
+            for piece in batch:
+                if piece.window is not None:
+                    of_sound.append(next(fresh))
+                    continue
+                yield piece.sound, piece.error or [whole(of_sound, place) for place in range(len(read))]
+                of_sound = []
+            del batch, piece  # or their windows would be kept while the next ones are read
 
 
-def _windows(model: AnsweringModel, sound: Sound, length: float | None) -> list[Window] | AuralError:
-    try:
-        return list(model.windows(sound, length))
-    except AuralError as error:
-        return error
+@dataclass(frozen=True)
+class _Answered:
+    """What is kept of a window."""
+
+    start: float
+    end: float
+    heard: Tensor | None
+    """(P, E), the audio's half of the prefix; None where every window stands for itself."""
+    found: tuple[Hypothesis, ...]
+    """The best answer to each prompt."""
 
 
-def _answers(
-    model: AnsweringModel, prefix: Tensor, found: Sequence[Hypothesis], pieces: Sequence[Window], each: bool
-) -> list[Answer]:
-    """What a sound answers to one prompt: one for the whole, or for each window."""
-    if not each and len(found) > 1:
-        return [combined(model, prefix, found)]
-    texts = [model.tokenizers.text_of(one.token_ids) for one in found]
-    times = [(piece.start, piece.end) if each else (None, None) for piece in pieces]
-    return [Answer(text, one.score, *when) for text, one, when in zip(texts, found, times, strict=True)]
-
-
-def combined(model: AnsweringModel, prefix: Tensor, found: Sequence[Hypothesis]) -> Answer:
+def combined(model: AnsweringModel, prefixes: Iterable[Tensor], found: Sequence[Hypothesis]) -> Answer:
     """The answer of a recording from those of its windows: the one that fits them best on average.
 
     Args:
         model: from :func:`load`.
-        prefix: (windows, Q, E).
+        prefixes: (Q, E) of each window.
         found: the best answer of each window.
     """
     candidates = list(dict.fromkeys(one.token_ids for one in found))
-    scores = torch.stack([log_likelihoods(model.model, row[None], candidates, mean=True) for row in prefix]).mean(0)
+    scores = torch.stack([log_likelihoods(model.model, one[None], candidates, mean=True) for one in prefixes]).mean(0)
     best = int(scores.argmax())
     return Answer(model.tokenizers.text_of(candidates[best]), float(scores[best]))
