@@ -16,7 +16,17 @@ from tiny_models import answerer, talkative
 
 import aural
 from aural.__main__ import main
-from aural.answering.answer import Answer, AnsweringModel, answer, answer_each, as_prompt, load, task_prompts
+from aural.answering.answer import (
+    CANDIDATES,
+    Answer,
+    AnsweringModel,
+    answer,
+    answer_each,
+    as_prompt,
+    combined,
+    load,
+    task_prompts,
+)
 from aural.answering.classify import PROMPT, TEMPERATURES, classify, classify_each, fit_label_temperature, known_labels
 from aural.answering.decoding import beam
 from aural.answering.describe import PROMPTS, describe
@@ -25,6 +35,7 @@ from aural.answering.model import AnsweringConfig, SentencesConfig
 from aural.answering.recipes import default, paper
 from aural.answering.tokenizer import STOP
 from aural.audio import Window, read_mono, write
+from aural.beam_search import Hypothesis
 from aural.checkpoint import load_config, load_weights
 from aural.demo import EXAMPLES, LABELS as LABELS_OF_EXAMPLES
 from aural.errors import AudioError, CheckpointError, UsageError
@@ -203,6 +214,25 @@ def test_what_can_be_read_only_once_is_heard_whole(model: AnsweringModel, tmp_pa
             assert answer(piped_sounds.by_number(stream), QUESTION, model=model, **options) == expected
         with piped_sounds.streamed(content) as stream:
             assert answer(stream, QUESTION, model=model, **options) == expected
+
+
+def test_few_candidates_of_many_windows_are_weighed(model: AnsweringModel) -> None:
+    (window,) = model.windows(SOUNDS[0])
+    prefix = model.prefix(model.hear([window]), model.read([ASKED]))[0]
+    best = beam(model.model, prefix[None])[0][0]
+    fits = log_probabilities(model, window, ASKED, best.token_ids).mean()
+    others = [Hypothesis((place, place), 0.0, 0.0) for place in range(2, 2 + CANDIDATES)]
+    assert all(log_probabilities(model, window, ASKED, one.token_ids).mean() < fits for one in others)
+
+    def weighed(found: Sequence[Hypothesis]) -> Answer:
+        return combined(model, [prefix] * len(found), found)
+
+    chosen = Answer(model.tokenizers.text_of(best.token_ids), pytest.approx(float(fits), abs=1e-4))
+    assert weighed([*others[1:], best]) == chosen  # sixteen
+    assert weighed([*others, best, best]) == chosen  # the answer of most windows
+    assert weighed([best, *others, *others]).text != chosen.text  # the others have more windows each
+    assert weighed([*others, best]).text != chosen.text  # one too many, and the latest
+    assert weighed([best, *others]) == chosen  # among equals, those of earlier windows
 
 
 def test_text_to_go_on_from_is_part_of_what_is_read(model: AnsweringModel) -> None:

@@ -1,13 +1,15 @@
 """Ask a recording: what the command line, the demo page and the tests call.
 
 A recording longer than the model hears at once is covered whole by windows of equal length (:mod:`waveform`), and each
-window gives its best answers. Which of them is the answer of the recording is decided by all windows together: every
-answer that came best in some window is scored under every window, and the one whose mean log-probability a token,
-averaged over the windows, is highest is taken. It is what fits the recording as a whole; with ``windows`` the answer of
-each stretch is given instead, with its times.
+window gives its best answer. Which of them is the answer of the recording is decided by all windows together: the
+answers that came best in most windows (:data:`CANDIDATES` of them at most, among equals those of earlier windows) are
+scored under every window, and the one whose mean log-probability a token, averaged over the windows, is highest is
+taken. It is what fits the recording as a whole; with ``windows`` the answer of each stretch is given instead, with its
+times.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +38,9 @@ from aural.window_batches import Piece, batches, pieces
 Method = Literal["beam", "greedy", "sample"]
 METHODS: tuple[Method, ...] = ("beam", "greedy", "sample")
 Found = TypeVar("Found")
+
+CANDIDATES = 16
+"""Answers of windows among which that of a long recording is chosen, at most: each is scored under every window."""
 
 QUESTION = "question: {question}"
 """How a question is put to the model (Table 1 of the paper)."""
@@ -339,12 +344,17 @@ class _Answered:
 def combined(model: AnsweringModel, prefixes: Iterable[Tensor], found: Sequence[Hypothesis]) -> Answer:
     """The answer of a recording from those of its windows: the one that fits them best on average.
 
+    Of more than :data:`CANDIDATES` different ones those are candidates that are the answers of most windows, among
+    equals those of earlier windows; so many rows are computed at once at most, those of one window.
+
     Args:
         model: from :func:`load`.
         prefixes: (Q, E) of each window.
         found: the best answer of each window.
     """
-    candidates = list(dict.fromkeys(one.token_ids for one in found))
+    n_windows = Counter(one.token_ids for one in found)  # in the order in which they first come
+    kept = {*sorted(n_windows, key=lambda ids: -n_windows[ids])[:CANDIDATES]}  # sorting keeps that order among equals
+    candidates = [ids for ids in n_windows if ids in kept]
     scores = torch.stack([log_likelihoods(model.model, one[None], candidates, mean=True) for one in prefixes]).mean(0)
     best = int(scores.argmax())
     return Answer(model.tokenizers.text_of(candidates[best]), float(scores[best]))
