@@ -19,8 +19,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import aural
-from aural.audio import WRITABLE, read, read_mono, rewindable, seconds, windows, write
+from aural.audio import WRITABLE, read, read_mono, seconds, windows, write
 from aural.errors import AudioError, UsageError
+from aural.sound_source import rewindable
 
 RATE = 44100
 EXAMPLES = sorted((Path(aural.__file__).parent / "examples").glob("*.ogg"))

@@ -19,7 +19,6 @@ import io
 import logging
 import math
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -110,30 +109,6 @@ def read_mono(sound: Sound, sample_rate: int, *, start: float = 0.0, duration: f
     with _opened(sound) as recording:
         waveform = np.concatenate([_mono(block) for block in _part(recording, start, duration)])
         return _resampled(waveform[None], recording, sample_rate)[0]
-
-
-def part(sound: Sound, sample_rate: int, *, start: float = 0.0, duration: float | None = None) -> Sound:
-    """A part of a sound as a sound of its own, mono at ``sample_rate``; where the part is all of it, the sound itself.
-
-    Arguments and errors as for :func:`read_mono`.
-    """
-    if not start and duration is None:
-        return sound
-    return read_mono(sound, sample_rate, start=start, duration=duration), sample_rate
-
-
-def rewindable(sound: Sound) -> Sound:
-    """The sound itself; or, of one that can be read only once (a pipe, a stream), all its bytes, to be read again.
-
-    For whoever reads a sound twice, for its length and then for its samples.
-
-    Raises:
-        AudioError: it cannot be opened, or is an empty stream.
-    """
-    if isinstance(sound, tuple) or not _reads_once(sound):
-        return sound
-    with _binary_file(sound) as (file, name):
-        return _Kept(file.read(), name)
 
 
 def seconds(sound: Sound) -> float:
@@ -290,7 +265,7 @@ def _opened(sound: Sound) -> Iterator[_Recording]:
     if isinstance(sound, tuple):
         yield _array_recording(*_checked_array(sound))
         return
-    with _binary_file(sound) as (file, name):
+    with binary_file(sound) as (file, name):
         try:
             decoder = soundfile.SoundFile(file)
         except (soundfile.LibsndfileError, TypeError):
@@ -302,25 +277,8 @@ def _opened(sound: Sound) -> Iterator[_Recording]:
                 yield _container_recording(stack.enter_context(_container(file, name)), name)
 
 
-class _Kept(io.BytesIO):
-    """The bytes of a stream, under its name."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name
-
-
-def _reads_once(sound: Any) -> bool:
-    if isinstance(sound, (str, os.PathLike)):
-        try:
-            return stat.S_ISFIFO(Path(sound).stat().st_mode)
-        except (OSError, ValueError):
-            return False  # reading it says what is wrong
-    return hasattr(sound, "read") and not isinstance(sound, io.TextIOBase) and not sound.seekable()
-
-
 @contextmanager
-def _binary_file(sound: Any) -> Iterator[tuple[BinaryIO, str]]:
+def binary_file(sound: Any) -> Iterator[tuple[BinaryIO, str]]:
     """A seekable file, at its beginning, and what to call it in errors; closed after use if opened here."""
     if isinstance(sound, (str, os.PathLike)):
         name = os.fspath(sound)

@@ -26,13 +26,14 @@ from aural.answering.scoring import log_likelihoods
 from aural.answering.tasks import is_of, placeholders, plain_question, read_tasks
 from aural.answering.tokenizer import Tokenizers
 from aural.answering.waveform import windows as repeated_windows
-from aural.audio import SHORTEST_WINDOW, Sound, Window, rewindable, seconds, windows as windows_of
+from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
 from aural.beam_search import Hypothesis
 from aural.checkpoint import find_model
 from aural.device import choose_device
 from aural.errors import AuralError, UsageError
 from aural.padding import pad
 from aural.sampling import SamplingConfig
+from aural.sound_source import rewindable
 from aural.window_batches import Piece, batches, pieces
 
 Method = Literal["beam", "greedy", "sample"]

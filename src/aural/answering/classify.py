@@ -28,11 +28,12 @@ from aural.answering.answer import QUESTION, AnsweringModel, all_found, load
 from aural.answering.decoding import search
 from aural.answering.scoring import log_likelihoods
 from aural.answering.tokenizer import STOP
-from aural.audio import Sound, part
+from aural.audio import Sound
 from aural.errors import AudioError, AuralError, UsageError
 from aural.manifest import Clip
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.sound_phrases import SOUNDS
+from aural.sound_source import part
 
 Way = Literal["likelihood", "text"]
 WAYS: tuple[Way, ...] = ("likelihood", "text")

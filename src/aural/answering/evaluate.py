@@ -19,11 +19,12 @@ from typing import Any
 from aural import __version__
 from aural.answering.answer import AnsweringModel, Method, answer_each, as_prompt, load
 from aural.answering.classify import WAYS, Way, classify_each
-from aural.audio import Sound, part
+from aural.audio import Sound
 from aural.errors import AuralError, UsageError
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_phrases import SILENT, SOUNDS
+from aural.sound_source import part
 from aural.soundscapes.questions import NOT_THERE, thing, verdict
 from aural.soundscapes.wording import NUMBERS
 

@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from aural.audio import SHORTEST_WINDOW, Sound, Window, rewindable, seconds, windows as windows_of
+from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
 from aural.captioning.decoding import DecodingConfig, Member, beam, greedy, nucleus
 from aural.captioning.model import SAMPLE_RATE, Captioner, CaptionerConfig
 from aural.captioning.rerank import choose, clean
@@ -28,6 +28,7 @@ from aural.errors import AuralError, UsageError
 from aural.fluency import is_flawed
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.padding import pad
+from aural.sound_source import rewindable
 from aural.window_batches import Piece, batches, pieces
 
 Method = Literal["hybrid", "nucleus", "beam", "greedy"]

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from aural import __version__
-from aural.audio import part
 from aural.captioning.caption import CaptioningModel, Method, caption_each, load
 from aural.captioning.model import SAMPLE_RATE
 from aural.errors import AuralError, UsageError
@@ -28,6 +27,7 @@ from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.caption_scores import caption_scores
 from aural.metrics.events import Reading, counts_right, label_scores, order_right
 from aural.sound_phrases import SILENCE, SOUNDS
+from aural.sound_source import part
 from aural.soundscapes.reading import read
 
 KNOWN = {*SOUNDS, SILENCE}
