@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from aural.answering.evaluate import Answered, calibration_error, score, score_labels
+from aural.answering.answer import load
+from aural.answering.evaluate import Answered, ask, calibration_error, classify, score, score_labels
+from aural.audio import read_mono, write
+from aural.demo import EXAMPLES, LABELS
+from aural.errors import AudioError
 from aural.manifest import Clip
 
 
@@ -63,3 +68,29 @@ def test_calibration_by_hand() -> None:
     result = score_labels(rows)
     assert (result["accuracy"], result["chance"], result["of_label"]) == (0.5, 0.5, {"a": 1.0, "b": 0.0})
     assert result["expected_calibration_error"] == pytest.approx((0.2 + 0.6) / 2)
+
+
+def test_a_part_of_a_recording_is_heard_alone(tmp_path: Path) -> None:
+    model, rate = load(device="cpu"), 16000
+    files = sorted(EXAMPLES.glob("*.ogg"))[:3]
+    heard = [read_mono(file, rate) for file in files]
+    clips, at = [], 0
+    for number, (file, waveform) in enumerate(zip(files, heard, strict=True)):
+        write(tmp_path / f"{number}.wav", waveform, rate)
+        part = {} if number == len(files) - 1 else {"duration": len(waveform) / rate}  # the last one to the end
+        clips.append(Clip(tmp_path / "joined.wav", at / rate, **part, labels=(LABELS[file.stem],)))
+        at += len(waveform)
+    write(tmp_path / "joined.wav", np.concatenate(heard), rate)
+    assert [row["found"] for row in classify(model, clips, "likelihood")] == [clip.labels[0] for clip in clips]
+
+    def asked(clips: list[Clip]) -> list[Clip]:
+        some = [Clip(c.audio, c.start, c.duration, question="What can be heard?", answer="x") for c in clips]
+        return [*some, *(Clip(c.audio, c.start, c.duration, question="Is there a dog?", answer="no") for c in clips)]
+
+    alone = asked([Clip(tmp_path / f"{number}.wav") for number in range(len(files))])
+    of_files = {(one.clip.audio.name, one.clip.question): one.answer for one in ask(model, alone)}
+    of_parts = {(one.clip.start, one.clip.question): one.answer for one in ask(model, asked(clips))}
+    assert list(of_parts.values()) == list(of_files.values()) and len(set(of_parts.values())) > 2
+    beyond = Clip(tmp_path / "joined.wav", 1000.0, question="What can be heard?", answer="x")
+    with pytest.raises(AudioError, match="start earlier"):
+        ask(model, [beyond])

@@ -3,17 +3,20 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pengi_models import HTSAT
+from tiny_models import listener
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, GPT2Config, GPT2LMHeadModel
 
 from aural.answering.convert import load_model
+from aural.answering.encoded import EncodedScenes
 from aural.answering.model import AnsweringConfig
-from aural.answering.recipes import Recipe
-from aural.answering.train import train
+from aural.answering.recipes import TASKS, Recipe
+from aural.answering.train import Shared, train
 from aural.audio import write
 from aural.errors import UsageError
 from aural.manifest import Clip, write_manifest
@@ -74,3 +77,48 @@ def test_parts_that_a_recipe_does_not_take_are_refused(manifest: Path, tmp_path:
         train("tiny", manifest=manifest, out=tmp_path / "a", text_encoder=tmp_path)
     with pytest.raises(UsageError, match="pass --gpt2 and --text-encoder"):
         train("paper", manifest=manifest, out=tmp_path / "a")
+
+
+def test_tasks_of_a_users_own_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = []
+    for number, label in enumerate(("dog bark", "rain")):
+        waveform = 0.1 * np.random.default_rng(number).standard_normal(16000).astype(np.float32)
+        write(tmp_path / f"{number}.wav", waveform, 16000)
+        about = {"emotion": "happy", "sentiment": "none"}
+        clips.append(Clip(tmp_path / f"{number}.wav", captions=(f"a {label}",), labels=(label,), about=about))
+    write_manifest(manifest := tmp_path / "m.jsonl", clips)
+    (mine := tmp_path / "mine.csv").write_text(
+        "task,prompt,answer\nspeech emotion recognition,this emotion is,{emotion}\nmood,the mood is,{sentiment}\n"
+        "audio captioning,what is heard,{caption}\n"
+    )
+    drawn: list[dict[str, float]] = []
+    draw = EncodedScenes.draw
+
+    def seen(self: EncodedScenes, index: int, *, shares: dict[str, float], **options: Any) -> Any:
+        drawn.append(shares)
+        return draw(self, index, shares=shares, **options)
+
+    monkeypatch.setattr(EncodedScenes, "draw", seen)
+    shared = Shared()
+    over = listener(tmp_path / "listener", manifest)
+    train("tiny", manifest=manifest, out=tmp_path / "out", encoder=over, tasks=mine, shared=shared, progress=False)
+    assert drawn[0] == {**TASKS, "speech emotion recognition": 0.25, "mood": 0.25}
+    assert shared.pool is not None
+    pairs = {
+        pair for asked in shared.pool.asked for kinds in asked.values() for some in kinds.values() for pair in some
+    }
+    assert {("this emotion is", "happy"), ("the mood is", "none")} <= pairs
+    assert "generate audio caption" not in {prompt for prompt, _ in pairs}
+    assert "--tasks" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_tasks_that_no_clip_has_an_answer_to_are_refused(manifest: Path, tmp_path: Path) -> None:
+    (mine := tmp_path / "mine.csv").write_text(
+        "task,prompt,answer\nmood,this mood is,{mood}\nall,tell all,{metadata}\n"
+    )
+    for recipe in ("tiny", "paper"):
+        with pytest.raises(UsageError, match="task 'mood' of --tasks: no clip of the manifest to learn from has mood"):
+            train(recipe, manifest=manifest, out=tmp_path / "out", tasks=mine)
+    mine.write_text("task,prompt,answer\nmood,of {caption}: {question},{answer}\n")
+    with pytest.raises(UsageError, match="has caption and question and answer, beside captions"):
+        train("tiny", manifest=manifest, out=tmp_path / "out", tasks=mine)

@@ -2,19 +2,31 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import piped_sounds
 import pytest
 import torch
 from tiny_models import answerer, talkative
 
 import aural
 from aural.__main__ import main
-from aural.answering.answer import Answer, AnsweringModel, answer, answer_each, as_prompt, load, task_prompts
+from aural.answering.answer import (
+    CANDIDATES,
+    Answer,
+    AnsweringModel,
+    answer,
+    answer_each,
+    as_prompt,
+    combined,
+    load,
+    task_prompts,
+)
 from aural.answering.classify import PROMPT, TEMPERATURES, classify, classify_each, fit_label_temperature, known_labels
 from aural.answering.decoding import beam
 from aural.answering.describe import PROMPTS, describe
@@ -22,7 +34,8 @@ from aural.answering.language import trained_before
 from aural.answering.model import AnsweringConfig, SentencesConfig
 from aural.answering.recipes import default, paper
 from aural.answering.tokenizer import STOP
-from aural.audio import Window, write
+from aural.audio import Window, read_mono, write
+from aural.beam_search import Hypothesis
 from aural.checkpoint import load_config, load_weights
 from aural.demo import EXAMPLES, LABELS as LABELS_OF_EXAMPLES
 from aural.errors import AudioError, CheckpointError, UsageError
@@ -134,6 +147,31 @@ def test_answers_do_not_depend_on_the_batch(model: AnsweringModel, how: dict[str
         assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-4)
 
 
+def test_few_windows_of_long_recordings_are_held_at_a_time(model: AnsweringModel) -> None:
+    made: list[weakref.ref[Window]] = []
+    alive: list[int] = []
+
+    class Counting(AnsweringModel):
+        def windows(self, sound: Any, length: float | None = None) -> Iterator[Window]:
+            for window in super().windows(sound, length):
+                made.append(weakref.ref(window))
+                alive.append(sum(one() is not None for one in made))
+                yield window
+                del window
+
+    counting = Counting(**vars(model))
+    sounds = [(np.tile(LONG[0], 4), RATE), LONG, SOUNDS[0], (np.tile(LONG[0], 2), RATE)]
+    for options in ({}, {"windows": 1.0}):
+        alive.clear()
+        found = answer(sounds, QUESTION, model=counting, batch_size=3, **options)
+        assert len(alive) > 10 and max(alive) <= 3 + 1  # one more, which says that the batch is complete
+        alone = [answer(sound, QUESTION, model=model, **options) for sound in sounds]
+        for one, other in zip(found, alone, strict=True):
+            one, other = (some if isinstance(some, list) else [some] for some in (one, other))
+            assert [(a.text, a.start, a.end) for a in one] == [(a.text, a.start, a.end) for a in other]
+            assert [a.score for a in one] == pytest.approx([a.score for a in other], abs=1e-4)
+
+
 def test_the_seed_decides_what_is_drawn(model: AnsweringModel) -> None:
     drawn = [aural.answer(SOUNDS[0], QUESTION, model=model, method="sample", seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -163,6 +201,38 @@ def test_a_long_recording_has_the_answer_that_fits_its_windows_best(model: Answe
     assert answer(LONG, QUESTION, model=model) == Answer(
         model.tokenizers.text_of(best), pytest.approx(fits[best], abs=1e-4)
     )
+
+
+def test_what_can_be_read_only_once_is_heard_whole(model: AnsweringModel, tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", *LONG)
+    content = (tmp_path / "long.wav").read_bytes()
+    for options in ({}, {"windows": 2.5}):
+        expected = answer(tmp_path / "long.wav", QUESTION, model=model, **options)
+        with piped_sounds.named(tmp_path / "pipe", content) as pipe:
+            assert answer(pipe, QUESTION, model=model, **options) == expected
+        with piped_sounds.streamed(content) as stream:
+            assert answer(piped_sounds.by_number(stream), QUESTION, model=model, **options) == expected
+        with piped_sounds.streamed(content) as stream:
+            assert answer(stream, QUESTION, model=model, **options) == expected
+
+
+def test_few_candidates_of_many_windows_are_weighed(model: AnsweringModel) -> None:
+    (window,) = model.windows(SOUNDS[0])
+    prefix = model.prefix(model.hear([window]), model.read([ASKED]))[0]
+    best = beam(model.model, prefix[None])[0][0]
+    fits = log_probabilities(model, window, ASKED, best.token_ids).mean()
+    others = [Hypothesis((place, place), 0.0, 0.0) for place in range(2, 2 + CANDIDATES)]
+    assert all(log_probabilities(model, window, ASKED, one.token_ids).mean() < fits for one in others)
+
+    def weighed(found: Sequence[Hypothesis]) -> Answer:
+        return combined(model, [prefix] * len(found), found)
+
+    chosen = Answer(model.tokenizers.text_of(best.token_ids), pytest.approx(float(fits), abs=1e-4))
+    assert weighed([*others[1:], best]) == chosen  # sixteen
+    assert weighed([*others, best, best]) == chosen  # the answer of most windows
+    assert weighed([best, *others, *others]).text != chosen.text  # the others have more windows each
+    assert weighed([*others, best]).text != chosen.text  # one too many, and the latest
+    assert weighed([best, *others]) == chosen  # among equals, those of earlier windows
 
 
 def test_text_to_go_on_from_is_part_of_what_is_read(model: AnsweringModel) -> None:
@@ -286,6 +356,14 @@ def test_the_label_temperature_makes_right_labels_most_probable(folder: Path, so
 
     assert min((fitted / 1.1, fitted, fitted * 1.1), key=loss) == fitted
     assert TEMPERATURES[0] < fitted < TEMPERATURES[-1]
+    heard = [read_mono(file, RATE) for file in files]
+    write(tmp_path / "joined.wav", np.concatenate(heard), RATE)
+    ends = np.cumsum([len(one) / RATE for one in heard])
+    parts = [
+        Clip(tmp_path / "joined.wav", float(end) - len(one) / RATE, len(one) / RATE, labels=clip.labels)
+        for clip, one, end in zip(clips, heard, ends, strict=True)
+    ]
+    assert fit_label_temperature(loaded, parts) == fitted  # each is heard where it is
     more = [Clip(tmp_path / "missing.wav", labels=clips[0].labels), replace(clips[0], labels=(labels[0], "x"))]
     too_long = replace(clips[0], labels=("rain " * 60,))
     assert fit_label_temperature(loaded, [*clips, *more, too_long]) == fitted  # whatever temperature it has

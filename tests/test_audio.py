@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+import piped_sounds
 import pytest
 import soundfile
 import torch
@@ -20,6 +21,7 @@ from hypothesis import given, settings, strategies as st
 import aural
 from aural.audio import WRITABLE, read, read_mono, seconds, windows, write
 from aural.errors import AudioError, UsageError
+from aural.sound_source import rewindable
 
 RATE = 44100
 EXAMPLES = sorted((Path(aural.__file__).parent / "examples").glob("*.ogg"))
@@ -122,6 +124,30 @@ def test_pipes_are_read(files: dict[str, Path], tmp_path: Path) -> None:
     waveform = read_mono(pipe, 16000)
     writer.join()
     np.testing.assert_array_equal(waveform, read_mono(files[".flac"], 16000))
+
+
+def test_what_can_be_read_only_once_is_kept(files: dict[str, Path], tmp_path: Path) -> None:
+    path = files[".wav"]
+    expected = read_mono(path, 16000)
+    assert rewindable(path) is path and rewindable(str(tmp_path)) == str(tmp_path)
+    assert rewindable(tmp_path / "missing.wav") == tmp_path / "missing.wav"
+    assert rewindable((expected, 16000))[0] is expected
+    with path.open("rb") as file:
+        assert rewindable(file) is file
+    with piped_sounds.named(tmp_path / "pipe", path.read_bytes()) as pipe:
+        of_path = rewindable(pipe)
+    with piped_sounds.streamed(path.read_bytes()) as stream:
+        of_stream = rewindable(stream)
+    with piped_sounds.streamed(path.read_bytes()) as stream:
+        of_number = rewindable(piped_sounds.by_number(stream))
+    for kept in (of_path, of_stream, of_number):
+        for _ in range(2):
+            assert seconds(kept) == seconds(path)
+            np.testing.assert_array_equal(read_mono(kept, 16000), expected)
+    with pytest.raises(AudioError, match=r"pipe: is 1\.50 s long"):
+        read_mono(of_path, 16000, start=100.0)
+    with piped_sounds.streamed(b"") as stream, pytest.raises(AudioError, match="is empty"):
+        rewindable(stream)
 
 
 def test_foreign_formats_ask_for_the_extra_where_it_is_missing(

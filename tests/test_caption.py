@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import piped_sounds
 import pytest
 from tiny_models import captioner
 
@@ -80,6 +81,19 @@ def test_long_sounds_are_covered_whole(model: CaptioningModel) -> None:
     assert parts[-1].end == pytest.approx(length, abs=1e-3)
     for left, right in itertools.pairwise(parts):
         assert left.end == pytest.approx(right.start, abs=1e-3)
+
+
+def test_what_can_be_read_only_once_is_heard_whole(model: CaptioningModel, tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", noise(1.5 * model.window_seconds, 0), RATE)
+    content = (tmp_path / "long.wav").read_bytes()
+    expected = caption(tmp_path / "long.wav", model=model, n_candidates=3)
+    with piped_sounds.named(tmp_path / "pipe", content) as pipe:
+        assert caption(pipe, model=model, n_candidates=3) == expected
+    with piped_sounds.streamed(content) as stream:
+        assert caption(piped_sounds.by_number(stream), model=model, n_candidates=3) == expected
+    with piped_sounds.streamed(content) as stream:
+        ((given, found),) = caption_each([stream], model, n_candidates=3)
+        assert given is stream and found == [expected]  # what was given comes back
 
 
 def test_summary_names_what_covers_most_in_order() -> None:

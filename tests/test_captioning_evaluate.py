@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from aural.captioning.evaluate import Judged, evaluate, evaluate_held_out, score
+from aural.audio import read_mono, write
+from aural.captioning.caption import caption, load
+from aural.captioning.evaluate import Judged, evaluate, evaluate_held_out, judge, score
+from aural.demo import EXAMPLES
 from aural.errors import UsageError
 from aural.manifest import Clip, Event, write_manifest
 
@@ -103,3 +107,16 @@ def test_reference_captions_are_scored_when_all_have_them() -> None:
     assert 0 < found["caption_scores"]["bleu_1"] < 1
     assert found["caption_scores"]["cider_d"] > 0
     assert "spider" not in found["caption_scores"]
+
+
+def test_a_part_of_a_recording_is_heard_alone(tmp_path: Path) -> None:
+    model, rate = load(device="cpu"), 16000
+    heard = [read_mono(file, rate) for file in sorted(EXAMPLES.glob("*.ogg"))[:2]]
+    for number, waveform in enumerate(heard):
+        write(tmp_path / f"{number}.wav", waveform, rate)
+    write(tmp_path / "joined.wav", np.concatenate(heard), rate)
+    first = len(heard[0]) / rate
+    parts = [Clip(tmp_path / "joined.wav", duration=first), Clip(tmp_path / "joined.wav", first)]
+    said = [one.caption for one in judge(model, parts, method="greedy")]
+    assert said == [one.text for one in caption([tmp_path / "0.wav", tmp_path / "1.wav"], model=model, method="greedy")]
+    assert said[0] != said[1]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aural.answering.tasks import asked_of, read_tasks
+from aural.answering.answer import as_prompt, task_prompts
+from aural.answering.tasks import Task, asked_of, is_of, read_tasks
 from aural.errors import UsageError
 from aural.manifest import Clip
 
@@ -24,6 +25,29 @@ def test_a_clip_takes_part_in_the_tasks_that_it_knows_enough_for() -> None:
         "music note analysis": ("this music note is", "produced by flute, pitch 60"),
     }
     assert asked_of(Clip(Path("a.wav")), tasks) == {}
+
+
+def test_training_puts_a_question_as_asking_does() -> None:
+    for text in ("Is there a dog?", " is there a dog ", "How many dogs are there ??", "List the sounds"):
+        clip = Clip(Path("a.wav"), question=text, answer="yes")
+        ((prompt, _),) = asked_of(clip, list(read_tasks().values())).values()
+        assert prompt == as_prompt(text, task_prompts()) == as_prompt(text, ())
+    mine = Task("mine", "{question}, yes or no", "{answer}")
+    clip = Clip(Path("a.wav"), question="Is there a dog?", answer="Yes")
+    assert asked_of(clip, [mine]) == {"mine": ("is there a dog, yes or no", "Yes")}
+    assert asked_of(Clip(Path("a.wav"), question=" ? ", answer="yes"), [mine]) == {}
+
+
+def test_a_prompt_with_a_name_in_braces_is_known_filled_in() -> None:
+    prompts = [*task_prompts(), "count the {thing}", "which {bird} is it?", "Say {{all}} of {this} and {that}", "a{b}"]
+    for text in ("count the dogs", "which wren is it?", "Say {all} of rain and the wind", "Generate audio caption"):
+        assert as_prompt(text, prompts) in (text, text[:1].lower() + text[1:])
+    assert as_prompt("Count the dogs?", prompts) == "count the dogs"
+    assert as_prompt("count the", prompts) == "question: count the"
+    assert as_prompt("count the dogs", task_prompts()) == "question: count the dogs"
+    assert as_prompt("is it so: count the dogs?", prompts) == "question: is it so: count the dogs"
+    assert is_of("count the dogs and\nthe bells", "count the {thing}") and not is_of("a", "a{b}") and is_of("a.", "a.")
+    assert not is_of("ab", "a.")
 
 
 def test_a_users_table_adds_and_replaces(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def _opened(sound: Sound) -> Iterator[_Recording]:
     if isinstance(sound, tuple):
         yield _array_recording(*_checked_array(sound))
         return
-    with _binary_file(sound) as (file, name):
+    with binary_file(sound) as (file, name):
         try:
             decoder = soundfile.SoundFile(file)
         except (soundfile.LibsndfileError, TypeError):
@@ -280,7 +280,7 @@ def _opened(sound: Sound) -> Iterator[_Recording]:
 
 
 @contextmanager
-def _binary_file(sound: Any) -> Iterator[tuple[BinaryIO, str]]:
+def binary_file(sound: Any) -> Iterator[tuple[BinaryIO, str]]:
     """A seekable file, at its beginning, and what to call it in errors; closed after use if opened here."""
     if isinstance(sound, (str, os.PathLike)):
         name = os.fspath(sound)

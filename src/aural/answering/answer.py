@@ -1,13 +1,15 @@
 """Ask a recording: what the command line, the demo page and the tests call.
 
 A recording longer than the model hears at once is covered whole by windows of equal length (:mod:`waveform`), and each
-window gives its best answers. Which of them is the answer of the recording is decided by all windows together: every
-answer that came best in some window is scored under every window, and the one whose mean log-probability a token,
-averaged over the windows, is highest is taken. It is what fits the recording as a whole; with ``windows`` the answer of
-each stretch is given instead, with its times.
+window gives its best answer. Which of them is the answer of the recording is decided by all windows together: the
+answers that came best in most windows (:data:`CANDIDATES` of them at most, among equals those of earlier windows) are
+scored under every window, and the one whose mean log-probability a token, averaged over the windows, is highest is
+taken. It is what fits the recording as a whole; with ``windows`` the answer of each stretch is given instead, with its
+times.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +23,7 @@ from aural.answering.convert import SYSTEM, load_model
 from aural.answering.decoding import beam, greedy, sample
 from aural.answering.model import AudioLanguageModel
 from aural.answering.scoring import log_likelihoods
-from aural.answering.tasks import read_tasks
+from aural.answering.tasks import is_of, placeholders, plain_question, read_tasks
 from aural.answering.tokenizer import Tokenizers
 from aural.answering.waveform import windows as repeated_windows
 from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
@@ -31,10 +33,15 @@ from aural.device import choose_device
 from aural.errors import AuralError, UsageError
 from aural.padding import pad
 from aural.sampling import SamplingConfig
+from aural.sound_source import rewindable
+from aural.window_batches import Piece, batches, pieces
 
 Method = Literal["beam", "greedy", "sample"]
 METHODS: tuple[Method, ...] = ("beam", "greedy", "sample")
 Found = TypeVar("Found")
+
+CANDIDATES = 16
+"""Answers of windows among which that of a long recording is chosen, at most: each is scored under every window."""
 
 QUESTION = "question: {question}"
 """How a question is put to the model (Table 1 of the paper)."""
@@ -67,6 +74,7 @@ class AnsweringModel:
         """The windows of a sound that are heard at once: as few as cover it, or of ``length`` seconds each."""
         config = self.model.config
         longest = config.seconds if length is None else length
+        sound = rewindable(sound)  # its length comes first
         if config.htsat is not None and length is None:
             yield from repeated_windows(sound, config.sample_rate, longest)
             return
@@ -193,7 +201,7 @@ def all_found(results: Iterable[tuple[Sound, Found | AuralError]]) -> list[Found
 
 
 def task_prompts(tasks: str | os.PathLike[str] | None = None) -> list[str]:
-    """The prompts of the built-in tasks and of a table of one's own, for :func:`as_prompt`.
+    """The templates of prompts of the built-in tasks and of a table of one's own, for :func:`as_prompt`.
 
     Raises:
         UsageError: it is no such table.
@@ -206,20 +214,26 @@ def as_prompt(text: str, prompts: Iterable[str]) -> str:
 
     Args:
         text: a question, or one of ``prompts``.
-        prompts: prompts of tasks, which are left as they are; so is what begins with ``question:``.
+        prompts: templates of tasks. A text that is one of them filled in ("count the dogs" of "count the {thing}") is
+            left as it is, but for the mark of a question and the capital it begins with, where only without these it
+            is one; so is what begins with ``question:``.
 
     Raises:
         UsageError: there is no text.
     """
-    text, prompts = text.strip(), {*prompts}
-    bare = text.rstrip("?").rstrip()
-    if not bare:
+    text, templates = text.strip(), list(prompts)
+    bare, asked = text.rstrip("?").rstrip(), plain_question(text)
+    if not asked:
         raise UsageError("nothing is asked: write a question, such as 'is there a dog?'")
-    if text in prompts:
+    # Word for word first, for a prompt may end in a mark; then without it, which no name in braces is to take in.
+    if any(is_of(text, template) for template in templates if not placeholders(template)):
         return text
-    if bare in prompts or bare.startswith(QUESTION.split("{", maxsplit=1)[0]):
+    if bare.startswith(QUESTION.split("{", maxsplit=1)[0]):
         return bare
-    return QUESTION.format(question=bare[:1].lower() + bare[1:])
+    for one in (asked, bare, text):
+        if any(is_of(one, template) for template in templates):
+            return one
+    return QUESTION.format(question=asked)
 
 
 def answer_each(
@@ -249,7 +263,7 @@ def answer_each(
         add_text: text that the answers go on from.
         seed: of the sampling.
         windows: seconds; an answer for every stretch of that length instead of one for the whole.
-        batch_size: sounds read, windows heard, and answers written at a time.
+        batch_size: windows read, heard and answered at a time; of those before only what was heard is kept.
 
     Yields:
         Each sound with a list for each prompt: the one answer, or one for each window.
@@ -281,59 +295,67 @@ def answer_each(
             model.model, prefix, config=SamplingConfig(temperature=temperature), max_tokens=limit, seeds=seeds
         )
 
+    def answered(batch: Sequence[Piece]) -> list[_Answered]:
+        some = [(piece.window, piece.number) for piece in batch if piece.window is not None]
+        if not some:
+            return []
+        heard, numbers = model.hear([window for window, _ in some]), [number for _, number in some]
+        found = zip(*(written(model.prefix(heard, asked[None], add_text), numbers) for asked in read), strict=True)
+        return [
+            _Answered(window.start, window.end, rows if windows is None else None, of_prompts)
+            for (window, _), rows, of_prompts in zip(some, heard, found, strict=True)
+        ]
+
+    def whole(of_sound: Sequence[_Answered], place: int) -> list[Answer]:
+        """What a sound answers to one of the prompts: one for the whole, or for each window."""
+        found = [one.found[place] for one in of_sound]
+        if windows is None and len(found) > 1:
+            heard = (one.heard[None] for one in of_sound if one.heard is not None)
+            return [combined(model, (model.prefix(one, read[place][None], add_text)[0] for one in heard), found)]
+        times = [(None, None) if windows is None else (one.start, one.end) for one in of_sound]
+        texts = [model.tokenizers.text_of(one.token_ids) for one in found]
+        return [Answer(text, one.score, *when) for text, one, when in zip(texts, found, times, strict=True)]
+
     remaining = iter(sounds)
     while chunk := list(islice(remaining, batch_size)):
-        pieces = [_windows(model, sound, windows) for sound in chunk]
-        readable = [some for some in pieces if not isinstance(some, AuralError)]
-        flat = [window for some in readable for window in some]
-        numbers = [number for some in readable for number in range(len(some))]
-        batches = [slice(first, first + batch_size) for first in range(0, len(flat), batch_size)]
-        heard = [model.hear(flat[batch]) for batch in batches]
-        prefixes = [model.prefix(torch.cat(heard), asked[None], add_text) for asked in read] if heard else []
-        found = [[one for batch in batches for one in written(prefix[batch], numbers[batch])] for prefix in prefixes]
-        first = 0
-        for sound, some in zip(chunk, pieces, strict=True):
-            if isinstance(some, AuralError):
-                yield sound, some
-                continue
-            own = slice(first, first + len(some))
-            first = own.stop
-            yield (
-                sound,
-                [
-                    _answers(model, prefix[own], hypotheses[own], some, windows is not None)
-                    for prefix, hypotheses in zip(prefixes, found, strict=True)
-                ],
-            )
+        of_sound: list[_Answered] = []
+        for batch in batches(pieces(chunk, lambda sound: model.windows(sound, windows)), batch_size):
+            fresh = iter(answered(batch))
+            for piece in batch:
+                if piece.window is not None:
+                    of_sound.append(next(fresh))
+                    continue
+                yield piece.sound, piece.error or [whole(of_sound, place) for place in range(len(read))]
+                of_sound = []
+            del batch, piece  # or their windows would be kept while the next ones are read
 
 
-def _windows(model: AnsweringModel, sound: Sound, length: float | None) -> list[Window] | AuralError:
-    try:
-        return list(model.windows(sound, length))
-    except AuralError as error:
-        return error
+@dataclass(frozen=True)
+class _Answered:
+    """What is kept of a window."""
+
+    start: float
+    end: float
+    heard: Tensor | None
+    """(P, E), the audio's half of the prefix; None where every window stands for itself."""
+    found: tuple[Hypothesis, ...]
+    """The best answer to each prompt."""
 
 
-def _answers(
-    model: AnsweringModel, prefix: Tensor, found: Sequence[Hypothesis], pieces: Sequence[Window], each: bool
-) -> list[Answer]:
-    """What a sound answers to one prompt: one for the whole, or for each window."""
-    if not each and len(found) > 1:
-        return [combined(model, prefix, found)]
-    texts = [model.tokenizers.text_of(one.token_ids) for one in found]
-    times = [(piece.start, piece.end) if each else (None, None) for piece in pieces]
-    return [Answer(text, one.score, *when) for text, one, when in zip(texts, found, times, strict=True)]
-
-
-def combined(model: AnsweringModel, prefix: Tensor, found: Sequence[Hypothesis]) -> Answer:
+def combined(model: AnsweringModel, prefixes: Iterable[Tensor], found: Sequence[Hypothesis]) -> Answer:
     """The answer of a recording from those of its windows: the one that fits them best on average.
+
+    Of more than :data:`CANDIDATES` different ones those are candidates that are the answers of most windows, among
+    equals those of earlier windows; so many rows are computed at once at most, those of one window.
 
     Args:
         model: from :func:`load`.
-        prefix: (windows, Q, E).
+        prefixes: (Q, E) of each window.
         found: the best answer of each window.
     """
-    candidates = list(dict.fromkeys(one.token_ids for one in found))
-    scores = torch.stack([log_likelihoods(model.model, row[None], candidates, mean=True) for row in prefix]).mean(0)
+    n_windows = Counter(one.token_ids for one in found)  # in the order in which they first come
+    kept = {*sorted(n_windows, key=lambda ids: -n_windows[ids])[:CANDIDATES]}  # sorting keeps that order among equals
+    candidates = [ids for ids in n_windows if ids in kept]
+    scores = torch.stack([log_likelihoods(model.model, one[None], candidates, mean=True) for one in prefixes]).mean(0)
     best = int(scores.argmax())
     return Answer(model.tokenizers.text_of(candidates[best]), float(scores[best]))

@@ -33,6 +33,7 @@ from aural.errors import AudioError, AuralError, UsageError
 from aural.manifest import Clip
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.sound_phrases import SOUNDS
+from aural.sound_source import part
 
 Way = Literal["likelihood", "text"]
 WAYS: tuple[Way, ...] = ("likelihood", "text")
@@ -151,8 +152,8 @@ def fit_label_temperature(model: AnsweringModel, clips: Iterable[Clip]) -> float
 
     Args:
         model: from :func:`aural.answering.answer.load`; the temperature that it has does not matter.
-        clips: whole recordings. Those count that have one label, which is not too long to be written; what cannot be
-            read is left out.
+        clips: recordings, or parts of them. Those count that have one label, which is not too long to be written; what
+            cannot be read is left out.
 
     Returns:
         The one of :data:`TEMPERATURES` with the least mean negative log-likelihood of the right label among all that
@@ -168,7 +169,8 @@ def fit_label_temperature(model: AnsweringModel, clips: Iterable[Clip]) -> float
     loss, n_read = torch.zeros(len(TEMPERATURES)), 0
     for clip in clips:
         try:
-            scores = torch.stack([weigh(model.hear([window])) for window in model.windows(clip.audio)])
+            sound = part(clip.audio, model.model.config.sample_rate, start=clip.start, duration=clip.duration)
+            scores = torch.stack([weigh(model.hear([window])) for window in model.windows(sound)])
         except AudioError:
             continue
         right = (scores / TEMPERATURES[:, None, None]).log_softmax(2)[:, :, labels.index(clip.labels[0])]

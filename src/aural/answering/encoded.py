@@ -112,7 +112,7 @@ class EncodedScenes:
                 generator = np.random.default_rng([self.examples.seed, 5, index])
                 known = sheet_of_labels(example.labels) if example.scene is None else fact_sheet(example.scene)
                 facts.append(known)
-                asked.append(all_asked(example.scene, example.labels, said, self.tasks, generator))
+                asked.append(all_asked(example.scene, example.labels, said, self.tasks, generator, example.about))
         return all_rows, facts, asked
 
     def _place(self, index: int, seed: int) -> int:

@@ -7,10 +7,11 @@ text. Manifests of ``aural prepare soundscapes`` say of each question of which k
 question are classified among the labels that occur in what is judged; the expected calibration error (Guo et al. 2017,
 arXiv 1706.04599) compares how sure the model is with how often it is right.
 
-Intervals resample recordings, as what is asked of one recording is not independent.
+Of a clip that is a part of a recording (``start``, ``duration``) that part is heard. Intervals resample recordings, as
+what is asked of one recording is not independent.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from typing import Any
 from aural import __version__
 from aural.answering.answer import AnsweringModel, Method, answer_each, as_prompt, load
 from aural.answering.classify import WAYS, Way, classify_each
+from aural.audio import Sound
 from aural.errors import AuralError, UsageError
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_phrases import SILENT, SOUNDS
+from aural.sound_source import part
 from aural.soundscapes.questions import NOT_THERE, thing, verdict
 from aural.soundscapes.wording import NUMBERS
 
@@ -171,17 +174,24 @@ def ask(
     Raises:
         AuralError: a recording cannot be read.
     """
-    of_sound: dict[Path, list[Clip]] = {}
+    of_sound: dict[tuple[Path, float, float | None], list[Clip]] = {}
     for clip in clips:
-        of_sound.setdefault(clip.audio, []).append(clip)
+        of_sound.setdefault((clip.audio, clip.start, clip.duration), []).append(clip)
     answered = []
-    for sound, asked in of_sound.items():
+    for asked in of_sound.values():
+        (sound,) = _heard(model, asked[:1])
         prompts = [as_prompt(clip.question or "", ()) for clip in asked]
         ((_, answers),) = answer_each([sound], prompts, model, method=method, seed=seed, batch_size=batch_size)
         if isinstance(answers, AuralError):
             raise answers
         answered += [Answered(clip, one[0].text) for clip, one in zip(asked, answers, strict=True)]
     return answered
+
+
+def _heard(model: AnsweringModel, clips: Iterable[Clip]) -> Iterator[Sound]:
+    """The sound of each clip, or the part of it that the clip is; read when it is needed."""
+    rate = model.model.config.sample_rate
+    return (part(clip.audio, rate, start=clip.start, duration=clip.duration) for clip in clips)
 
 
 def score(answered: Sequence[Answered]) -> dict[str, Any]:
@@ -229,9 +239,7 @@ def classify(model: AnsweringModel, clips: Sequence[Clip], way: Way) -> list[dic
     """
     labels = sorted({clip.labels[0] for clip in clips})
     rows = []
-    for clip, (_, found) in zip(
-        clips, classify_each([clip.audio for clip in clips], labels, model, way=way), strict=True
-    ):
+    for clip, (_, found) in zip(clips, classify_each(_heard(model, clips), labels, model, way=way), strict=True):
         if isinstance(found, AuralError):
             raise found
         recording = clip.source or str(clip.audio)

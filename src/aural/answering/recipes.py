@@ -28,7 +28,8 @@ class Recipe:
     model: AnsweringConfig
     train: TrainConfig
     tasks: Mapping[str, float] = field(default_factory=dict)
-    """Which tasks are learned, and in which proportion; empty: all that the clips allow, in equal parts."""
+    """Which tasks are learned, and in which proportion; empty: all that the clips allow, in equal parts. Tasks of a
+    user's own table that are not named here come as often as these do on average."""
     soundscapes: ExampleSettings | None = None
     """Learn from these besides recordings, encoded once; None: from the clips of the manifest alone."""
     pool: int = 0

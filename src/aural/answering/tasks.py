@@ -1,13 +1,14 @@
 """Every audio task as a prompt and a text to answer it with: the templates of Pengi (paper, Table 1), and one's own.
 
 ``tasks.csv`` beside this file is the table: ``task,prompt,answer``, where ``{name}`` stands for a fact about a clip.
-``{caption}`` is one of its captions, ``{labels}`` all of its labels; ``{question}``, ``{answer}`` and every name under
-``about`` are themselves. A clip takes part in the tasks whose names are all known. A table of the same form, given by
-the user, adds tasks or replaces those of the same name.
+``{caption}`` is one of its captions, ``{labels}`` all of its labels; ``{question}`` is put as :func:`plain_question`
+puts it, here as in asking; ``{answer}`` and every name under ``about`` are themselves. A clip takes part in the tasks
+whose names are all known. A table of the same form, given by the user, adds tasks or replaces those of the same name.
 """
 
 import csv
 import os
+import re
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,10 +41,12 @@ def read_tasks(more: str | os.PathLike[str] | None = None) -> dict[str, Task]:
     Raises:
         UsageError: it is missing, or is not such a table; says which line and why.
     """
-    tasks = {task.name: task for task in _read(TABLE)}
-    if more is not None:
-        tasks |= {task.name: task for task in _read(Path(more))}
-    return tasks
+    return read_table(TABLE) | ({} if more is None else read_table(more))
+
+
+def read_table(path: str | os.PathLike[str]) -> dict[str, Task]:
+    """The tasks of one table, by name; errors as for :func:`read_tasks`."""
+    return {task.name: task for task in _read(Path(path))}
 
 
 def _read(path: Path) -> Iterator[Task]:
@@ -79,6 +82,19 @@ def placeholders(template: str) -> list[str]:
     return names
 
 
+def plain_question(text: str) -> str:
+    """A question as the model is given it: without its mark, beginning in lower case. Empty where nothing is asked."""
+    bare = text.strip().rstrip("?").rstrip()
+    return bare[:1].lower() + bare[1:]
+
+
+def is_of(text: str, template: str) -> bool:
+    """Whether a text is a template filled in: anything but nothing may stand for a name."""
+    parts = string.Formatter().parse(template)
+    pattern = "".join(re.escape(literal) + ("" if name is None else ".+") for literal, name, _, _ in parts)
+    return re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
 def known(clip: Clip) -> dict[str, tuple[str, ...]]:
     """What templates can say of a clip: each name with the texts that may stand for it, which take turns."""
     about: dict[str, tuple[str, ...]] = {name: (text,) for name, text in clip.about.items()}
@@ -86,8 +102,9 @@ def known(clip: Clip) -> dict[str, tuple[str, ...]]:
         about["labels"] = (", ".join(clip.labels),)
     if clip.captions:
         about["caption"] = clip.captions
-    if clip.question and clip.answer:
-        about |= {"question": (clip.question,), "answer": (clip.answer,)}
+    question = plain_question(clip.question or "")
+    if question and clip.answer:
+        about |= {"question": (question,), "answer": (clip.answer,)}
     return about
 
 

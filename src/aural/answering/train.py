@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from aural.answering.answer import load
-from aural.answering.asked import told_of_imagined
+from aural.answering.asked import can_be_asked, told_of_imagined
 from aural.answering.borrowed import borrowed_clip, borrowed_gpt2
 from aural.answering.classify import fit_label_temperature
 from aural.answering.convert import SYSTEM
@@ -26,7 +26,7 @@ from aural.answering.fact_rows import FactRows, RememberedPrompts
 from aural.answering.language import train_language_model, train_tokenizer, trained_before
 from aural.answering.model import AnsweringConfig, AudioLanguageModel, encode_rows
 from aural.answering.recipes import RECIPES, Recipe
-from aural.answering.tasks import Task, read_tasks
+from aural.answering.tasks import Task, asked_of, placeholders, read_table, read_tasks
 from aural.answering.tokenizer import TEXT_TOKENIZER, TOKENIZER, Tokenizers, stop_token_id
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
 from aural.device import choose_device
@@ -120,7 +120,8 @@ def train(
         gpt2: folder of GPT-2 in the hub's layout; for a recipe that trains a language model of its own, the folder of
             one that it trained before (``OUT/language``).
         text_encoder: folder of CLIP, likewise.
-        tasks: a table of tasks beyond the built-in ones.
+        tasks: a table of tasks beyond the built-in ones; all of them are learned, those that the recipe does not name
+            as often as its tasks are on average.
         hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
@@ -132,16 +133,21 @@ def train(
         change: what an experiment changes in the recipe.
 
     Raises:
-        UsageError: unknown recipe, nothing to learn from, or something the recipe needs was not given.
+        UsageError: unknown recipe, nothing to learn from (for a task of ``tasks``, too), or something the recipe needs
+            was not given.
     """
     settings = change(_recipe(recipe, seed, steps, precision))
     shared = shared or Shared()
     everything = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
     clips = [clip for clip in everything if clip.split != VALIDATION]
-    shares = _shares(settings, read_tasks(tasks))
+    own = {} if tasks is None else read_table(tasks)
+    shares = _shares(settings, read_tasks(tasks), own)
+    for task in own.values():
+        _check_known(task, clips, settings)
     command = f"aural train answering --recipe {recipe} --manifest {manifest.name} --seed {seed}"
     command += f" --hold-out {hold_out}" if hold_out else ""
     command += f" --gpt2 {gpt2}" if gpt2 else ""
+    command += f" --tasks {tasks}" if tasks else ""
     unseen = [clip for clip in everything if clip.split == VALIDATION and len(clip.labels) == 1]
     labelled = unseen or [clip for clip in clips if len(clip.labels) == 1]
     labelled = labelled[:: max(1, ceil(len(labelled) / LABELLED))]
@@ -194,8 +200,26 @@ def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> R
     return replace(recipe, train=changed(recipe.train), facts=facts, language=language)
 
 
-def _shares(settings: Recipe, table: Mapping[str, Task]) -> dict[Task, float]:
-    return {table[name]: share for name, share in settings.tasks.items()} or dict.fromkeys(table.values(), 1.0)
+def _shares(settings: Recipe, table: Mapping[str, Task], own: Mapping[str, Task]) -> dict[Task, float]:
+    """Of the tasks of a recipe, and of those of a user's own table."""
+    if not settings.tasks:
+        return dict.fromkeys(table.values(), 1.0)
+    mean = sum(settings.tasks.values()) / len(settings.tasks)
+    return {table[name]: settings.tasks.get(name, mean) for name in dict.fromkeys((*settings.tasks, *own))}
+
+
+def _check_known(task: Task, clips: Sequence[Clip], settings: Recipe) -> None:
+    """A task that nothing can be learned for would be left out without a word."""
+    if settings.soundscapes is None:
+        able, beside = any(asked_of(clip, [task]) for clip in clips), ""
+    else:
+        able, beside = can_be_asked(task, clips), ", beside captions"
+    if not able:
+        names = " and ".join(dict.fromkeys(placeholders(task.prompt) + placeholders(task.answer)))
+        raise UsageError(
+            f"task {task.name!r} of --tasks: no clip of the manifest to learn from has {names}{beside}: "
+            'say it in the manifest, under "about", or leave the task out'
+        )
 
 
 # ------------------------------------------------------------------------------------------- over what a listener hears

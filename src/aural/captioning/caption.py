@@ -9,7 +9,7 @@ from a generator of its own, so that the result depends on the seed and the soun
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil, nan
 from typing import Any, Literal, overload
 
@@ -28,6 +28,8 @@ from aural.errors import AuralError, UsageError
 from aural.fluency import is_flawed
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.padding import pad
+from aural.sound_source import rewindable
+from aural.window_batches import Piece, batches, pieces
 
 Method = Literal["hybrid", "nucleus", "beam", "greedy"]
 METHODS: tuple[Method, ...] = ("hybrid", "nucleus", "beam", "greedy")
@@ -223,10 +225,10 @@ def caption_each(
         raise UsageError(f"windows of {windows:g} s: this model hears up to {model.window_seconds:.1f} s at once")
     embed_text = model.embed_text if method == "hybrid" else None  # the other methods do without a sentence encoder
     captions: list[Caption] = []
-    for pieces in _chunks(_pieces(sounds, model, windows), batch_size):
-        heard = [piece for piece in pieces if piece.window is not None]
+    for batch in batches(pieces(sounds, partial(_windows, model=model, length=windows)), batch_size):
+        heard = [piece for piece in batch if piece.window is not None]
         found = iter(_caption_windows(heard, model, method, n_candidates, seed))
-        for piece in pieces:
+        for piece in batch:
             if piece.window is not None:
                 captions.append(next(found))
                 continue
@@ -235,53 +237,19 @@ def caption_each(
             captions = []
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A window of a sound; the last piece of each sound has none, but the error that ended the reading, if any."""
-
-    sound: Sound
-    number: int
-    window: Window | None = None
-    error: AuralError | None = None
-
-
-def _pieces(sounds: Iterable[Sound], model: CaptioningModel, window_seconds: float | None) -> Iterator[_Piece]:
-    for sound in sounds:
-        error = None
-        try:
-            if window_seconds is None:
-                length = seconds(sound)
-                # a millisecond more, so that rounding does not leave a sliver at the end
-                size = length / ceil(length / model.window_seconds) + 0.001
-            else:
-                size = window_seconds
-            for number, window in enumerate(windows_of(sound, SAMPLE_RATE, size)):
-                yield _Piece(sound, number, window)
-        except AuralError as caught:
-            error = caught
-        yield _Piece(sound, -1, error=error)
-
-
-def _chunks(pieces: Iterable[_Piece], n_windows: int) -> Iterator[list[_Piece]]:
-    """Pieces in lists that hold ``n_windows`` windows each, the last one what is left."""
-    chunk: list[_Piece] = []
-    count = 0
-    for piece in pieces:
-        chunk.append(piece)
-        count += piece.window is not None
-        if count == n_windows and piece.window is None:
-            yield chunk
-            chunk, count = [], 0
-        elif count > n_windows:
-            yield chunk[:-1]
-            chunk, count = [piece], 1
-    if chunk:
-        yield chunk
+def _windows(sound: Sound, model: CaptioningModel, length: float | None) -> Iterator[Window]:
+    """The windows of a sound that are heard at once: as few as cover it, or of ``length`` seconds each."""
+    if length is None:
+        sound = rewindable(sound)
+        whole = seconds(sound)
+        # a millisecond more, so that rounding does not leave a sliver at the end
+        length = whole / ceil(whole / model.window_seconds) + 0.001
+    return windows_of(sound, SAMPLE_RATE, length)
 
 
 @torch.inference_mode()
 def _caption_windows(
-    pieces: Sequence[_Piece], model: CaptioningModel, method: Method, n_candidates: int, seed: int
+    pieces: Sequence[Piece], model: CaptioningModel, method: Method, n_candidates: int, seed: int
 ) -> list[Caption]:
     """A caption for each window, all of them computed together."""
     if not pieces:

@@ -6,8 +6,9 @@ invented beside the right one is right, but not exact. A label without an entry 
 when all its own words are in the caption; whether such a caption is exact cannot be told, and is not.
 
 Clips with events (soundscapes) are judged on order and number as well, clips with several reference captions on BLEU,
-ROUGE-L and CIDEr-D, and all captions on their grammar. Every result carries its protocol and 95 % intervals; clips of
-one recording are not independent, so the intervals resample recordings.
+ROUGE-L and CIDEr-D, and all captions on their grammar. Of a clip that is a part of a recording (``start``,
+``duration``) that part is heard. Every result carries its protocol and 95 % intervals; clips of one recording are not
+independent, so the intervals resample recordings.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 from aural import __version__
 from aural.captioning.caption import CaptioningModel, Method, caption_each, load
+from aural.captioning.model import SAMPLE_RATE
 from aural.errors import AuralError, UsageError
 from aural.fluency_rules import errors as grammar_errors
 from aural.manifest import Clip, read_manifest
@@ -25,6 +27,7 @@ from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.caption_scores import caption_scores
 from aural.metrics.events import Reading, counts_right, label_scores, order_right
 from aural.sound_phrases import SILENCE, SOUNDS
+from aural.sound_source import part
 from aural.soundscapes.reading import read
 
 KNOWN = {*SOUNDS, SILENCE}
@@ -121,7 +124,8 @@ def judge(
     Raises:
         AuralError: a recording cannot be read.
     """
-    results = caption_each([clip.audio for clip in clips], model, method=method, seed=seed, batch_size=batch_size)
+    sounds = (part(clip.audio, SAMPLE_RATE, start=clip.start, duration=clip.duration) for clip in clips)
+    results = caption_each(sounds, model, method=method, seed=seed, batch_size=batch_size)
     judged = []
     for clip, (_, captions) in zip(clips, results, strict=True):
         if isinstance(captions, AuralError):

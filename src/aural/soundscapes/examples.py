@@ -4,7 +4,7 @@ Example ``index`` is a function of the seed and the index alone, so that every p
 same example under the same number. Examples of one group have the same length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -46,6 +46,8 @@ class Example:
     events: tuple[Event, ...]
     scene: Scene | None
     """The whole truth, which questions can be asked about; None for a recording of which no label is given."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What else the manifest says of a recording; nothing of a soundscape."""
 
 
 class Examples:
@@ -122,7 +124,7 @@ class Examples:
         scene = Scene(n_samples / SAMPLE_RATE, (counted,) if counted else parts) if parts else None
         if scene and counted and generator.random() < COUNTED:
             said = captions(scene, n, generator)
-        return Example(waveform, said[0], plain, clip.labels, events, scene), said
+        return Example(waveform, said[0], plain, clip.labels, events, scene, clip.about), said
 
     def _counted(self, clip: Clip, sound: Waveform, start: int) -> Part | None:
         """The sound of a recording as single events, if it is one whose number can be told and is beyond doubt."""
