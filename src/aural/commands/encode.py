@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, Quiet, SoundPaths
+from aural.commands.options import (
+    Debug,
+    DeviceName,
+    IdleBatchSize,
+    IdleSeed,
+    Json,
+    ModelName,
+    Offline,
+    Quiet,
+    SoundPaths,
+)
 from aural.commands.output import places, print_json, print_results
 
 if TYPE_CHECKING:
@@ -23,6 +33,8 @@ def encode(
     ] = None,
     model: ModelName = None,
     device: DeviceName = "auto",
+    seed: IdleSeed = 0,
+    batch_size: IdleBatchSize = 1,
     as_json: Json = False,
     offline: Offline = False,
     quiet: Quiet = False,
