@@ -61,7 +61,7 @@ def classify(
         given = _labels(labels.split(","), f"--labels {labels}")
     elif labels_file is not None:
         given = _labels(_lines(labels_file), str(labels_file))
-    from aural.audio import find_sounds
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
     from aural.answering.answer import load

@@ -31,8 +31,9 @@ def decode(
     debug: Debug = False,
 ) -> int:
     """Turn files of codes that `aural encode` wrote into sounds; the model must be the one they were made with."""
-    from aural.audio import WRITABLE, find_sounds, write
+    from aural.audio import WRITABLE, write
     from aural.codec.files import SUFFIX
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin, suffixes={SUFFIX})
     targets = places(files, out, WRITABLE)

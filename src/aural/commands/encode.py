@@ -41,7 +41,7 @@ def encode(
     debug: Debug = False,
 ) -> int:
     """Turn sounds into small files of codes, which `aural decode` turns into sounds again."""
-    from aural.audio import find_sounds
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
     from aural.codec.encode import encode_each
