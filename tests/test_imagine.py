@@ -68,6 +68,9 @@ def test_a_stable_diffusion_paints_what_its_own_pipeline_paints(
     folder = stable_diffusion(tmp_path / "sd", prediction)
     painter = load_painter(folder)
     assert (painter.side, painter.multiple, painter.words.width) == (16, 4, 16)
+    assert painting(painter, size=(32, 8)).height == 32
+    with pytest.raises(UsageError, match="multiples of 4"):
+        painting(painter, size=(16, 18))
     states, _ = painter.words.states(["a photo of a dog", "rain"])
     how = painting(painter, steps=4, guidance=3.0, scheduler=scheduler)  # type: ignore[arg-type]
     ours = paint(painter, states, None, [11, 12], how, negative_prompt="blurred")

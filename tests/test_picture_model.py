@@ -136,10 +136,12 @@ def test_what_does_not_fit_is_refused(painter: Painter, manifest: Path, tmp_path
         ({"steps": 2000}, "1 to 1000"),
         ({"guidance": -1.0}, "guidance"),
         ({"scheduler": "pndm"}, "take ddim"),
-        ({"size": (20, 16)}, "multiples of 8"),
+        ({"size": (20, 16)}, "16 by 16 alone"),
+        ({"size": (32, 32)}, "16 by 16 alone"),  # a multiple, but what is sketched has one size
     ):
         with pytest.raises(UsageError, match=what):
             painting(painter, **wrong)  # type: ignore[arg-type]
+    assert painting(painter, size=(16, 16)) == painting(painter)
     for name, what in ((tmp_path, "no picture model"), ("nothing", "org/name")):
         with pytest.raises((UsageError, CheckpointError), match=what):
             load_painter(name)

@@ -209,6 +209,10 @@ def painting(
         raise UsageError(f"unknown scheduler {scheduler!r}; there are {', '.join(SCHEDULERS)}")
     if scheduler == "pndm" and painter.scheduler.config.prediction_type == "sample":
         raise UsageError("pndm cannot paint with a model that foretells the picture itself: take ddim, dpm or euler")
+    if hasattr(painter.unet, "sketch") and (height, width) != (painter.side, painter.side):  # and sketches do not grow
+        raise UsageError(
+            f"{height} by {width} pixels: {painter.name} paints {painter.side} by {painter.side} alone: leave the size out"
+        )
     if min(height, width) < 1 or height % painter.multiple or width % painter.multiple:
         raise UsageError(f"{height} by {width} pixels: this model paints multiples of {painter.multiple}")
     return how
