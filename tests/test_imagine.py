@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from audio_to_image_models import few_glyphs, picture_model, sounds, stable_diffusion
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
 from PIL import Image
 from tiny_models import listener
 
@@ -17,7 +18,7 @@ from aural.audio import windows
 from aural.audio_to_image.audio_token import AudioToken, AudioTokenConfig
 from aural.audio_to_image.convert import SYSTEM
 from aural.audio_to_image.imagine import ImaginationModel, generate_image, imagine_each, load
-from aural.audio_to_image.painter import load_painter, paint, painting
+from aural.audio_to_image.painter import SCHEDULERS, load_painter, paint, painting
 from aural.audio_to_image.train import train
 from aural.errors import AuralError, UsageError
 from aural.networks.conv_encoder import ConvEncoderConfig
@@ -60,12 +61,40 @@ def files(place: Path) -> list[Path]:
     return sorted((place / "sounds").glob("*.wav"))
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("scheduler", [None, "ddim"])
+LEVELS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+BARE = {"ddim": DDIMScheduler(**LEVELS), "pndm": PNDMScheduler(**LEVELS)}
+"""As old folders have them: without clip_sample, steps_offset and skip_prk_steps, which the pipeline corrects."""
+
+
+def shipped_with(folder: Path, scheduler: Any) -> Path:
+    """The folder of a Stable Diffusion, with the settings of another scheduler in it."""
+    scheduler.save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", type(scheduler).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("prediction", "shipped", "scheduler"),
+    [
+        ("epsilon", None, None),
+        ("v_prediction", None, None),
+        ("epsilon", None, "ddim"),  # made of settings of PNDM, which do not say clip_sample
+        ("v_prediction", None, "ddim"),
+        ("epsilon", "ddim", None),
+        ("epsilon", "ddim", "dpm"),
+        ("epsilon", "ddim", "euler"),
+        ("epsilon", None, "unipc"),
+        ("epsilon", None, "lms"),
+    ],
+)
 def test_a_stable_diffusion_paints_what_its_own_pipeline_paints(
-    tmp_path: Path, prediction: str, scheduler: str | None
+    tmp_path: Path, prediction: str, shipped: str | None, scheduler: str | None
 ) -> None:
     folder = stable_diffusion(tmp_path / "sd", prediction)
+    if shipped:
+        shipped_with(folder, BARE[shipped])
     painter = load_painter(folder)
     assert (painter.side, painter.multiple, painter.words.width) == (16, 4, 16)
     assert painting(painter, size=(32, 8)).height == 32
@@ -74,16 +103,54 @@ def test_a_stable_diffusion_paints_what_its_own_pipeline_paints(
     states, _ = painter.words.states(["a photo of a dog", "rain"])
     how = painting(painter, steps=4, guidance=3.0, scheduler=scheduler)  # type: ignore[arg-type]
     ours = paint(painter, states, None, [11, 12], how, negative_prompt="blurred")
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    parts = {}
+    if scheduler:  # given to the pipeline when it is made, so that it corrects the settings as it does its own
+        kind = SCHEDULERS[scheduler]  # type: ignore[index]
+        parts = {"scheduler": kind.from_config(kind.load_config(folder / "scheduler"))}
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
     pipeline.set_progress_bar_config(disable=True)
-    if scheduler:
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     noise = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (11, 12)])
     theirs = pipeline(
         ["a photo of a dog", "rain"], negative_prompt=["blurred"] * 2, latents=noise, num_inference_steps=4,
         guidance_scale=3.0, output_type="pt",
     ).images  # fmt: skip
     torch.testing.assert_close((ours + 1) / 2, theirs, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shipped", ["ddim", "pndm"])
+def test_pndm_skips_its_runge_kutta_steps_whatever_the_folder_says(tmp_path: Path, shipped: str) -> None:
+    folder = shipped_with(stable_diffusion(tmp_path / "sd"), BARE[shipped])
+    painter = load_painter(folder)
+    states, _ = painter.words.states(["a dog"])
+    calls: list[int] = []
+    painter.unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    for steps, expected in ((50, 51), (1, 1), (3, 4)):
+        calls.clear()
+        assert paint(painter, states, None, [1], painting(painter, steps=steps, scheduler="pndm")).isfinite().all()
+        assert len(calls) == expected  # the second step is made twice
+
+
+@pytest.mark.parametrize("kind", ["sde-dpmsolver++", "sde-dpmsolver"])
+def test_no_scheduler_draws_noise_on_its_way(tmp_path: Path, kind: str) -> None:
+    settings = LEVELS | {"algorithm_type": kind, "final_sigmas_type": "sigma_min"}
+    painter = load_painter(shipped_with(stable_diffusion(tmp_path / "sd"), DPMSolverMultistepScheduler(**settings)))
+    states, _ = painter.words.states(["a dog"])
+    once, again = (paint(painter, states, None, [1], painting(painter, steps=4)) for _ in range(2))
+    assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("shipped", [None, "ddim"])
+def test_few_steps_can_be_made_and_not_more_than_there_are(tmp_path: Path, shipped: str | None) -> None:
+    folder = stable_diffusion(tmp_path / "sd")
+    painter = load_painter(shipped_with(folder, BARE[shipped]) if shipped else folder)
+    states, _ = painter.words.states(["a dog"])
+    for scheduler in SCHEDULERS:
+        for steps in (1, 2, 3):
+            how = painting(painter, steps=steps, scheduler=scheduler)
+            assert paint(painter, states, None, [1], how).isfinite().all()
+    painting(painter, steps=999)
+    with pytest.raises(UsageError, match="give 1 to 999"):  # as they are counted from 1
+        painting(painter, steps=1000)
 
 
 def test_the_road_to_stable_diffusion(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
