@@ -22,7 +22,7 @@ from aural.audio_to_image.data import pairs
 from aural.audio_to_image.glyph_words import sound_names
 from aural.audio_to_image.imagine import ImaginationModel, imagine_each, load
 from aural.audio_to_image.likeness import SIDE, Gallery, gallery
-from aural.audio_to_image.painter import Painter, paint, painting
+from aural.audio_to_image.painter import Painter, paint, painted_at_once, painting
 from aural.audio_to_image.picture_files import as_image, as_tensor, read_picture, sheet
 from aural.errors import UsageError
 from aural.manifest import Clip, read_manifest
@@ -61,8 +61,9 @@ def evaluate_pictures(
     count = min(n_names, len(all_names))
     names = [all_names[place * len(all_names) // count] for place in range(count)]
     painted = []
-    for first in range(0, len(names), batch_size):
-        some = names[first : first + batch_size]
+    at_once = painted_at_once(painter, batch_size)
+    for first in range(0, len(names), at_once):
+        some = names[first : first + at_once]
         with torch.inference_mode():
             states, mask = painter.words.states([PROMPT.format(name) for name in some])
         painted += list(paint(painter, states, mask, [seed] * len(some), painting(painter)))

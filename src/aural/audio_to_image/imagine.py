@@ -19,7 +19,16 @@ from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as wind
 from aural.audio_to_image.audio_token import AudioToken
 from aural.audio_to_image.convert import SYSTEM, load_model
 from aural.audio_to_image.lora import Lora, merge
-from aural.audio_to_image.painter import Painter, Painting, SchedulerName, check_width, load_painter, paint, painting
+from aural.audio_to_image.painter import (
+    Painter,
+    Painting,
+    SchedulerName,
+    check_width,
+    load_painter,
+    paint,
+    painted_at_once,
+    painting,
+)
 from aural.audio_to_image.picture_files import as_image
 from aural.checkpoint import find_model, load_into
 from aural.device import choose_device
@@ -180,7 +189,7 @@ def imagine_each(
         windows: seconds; a picture for every stretch of that length instead of one for the whole.
         blend: another sound, with whose audio token each one is mixed.
         share: of that other sound, from 0 to 1.
-        batch_size: pictures painted at a time.
+        batch_size: pictures painted at a time, but on a CPU, where each is painted by itself and does not depend on it.
 
     Yields:
         Each sound with its pictures: all of the first window, then all of the next.
@@ -244,8 +253,9 @@ def _painted(
     batch_size: int,
 ) -> Iterator[Imagined]:
     """A picture for each audio token and seed."""
-    for first in range(0, len(wanted), batch_size):
-        tokens, seeds = zip(*wanted[first : first + batch_size], strict=True)
+    at_once = painted_at_once(model.painter, batch_size)
+    for first in range(0, len(wanted), at_once):
+        tokens, seeds = zip(*wanted[first : first + at_once], strict=True)
         with torch.inference_mode():
             states, mask = model.painter.words.states([prompt] * len(tokens), torch.stack(tokens))
         pictures = paint(model.painter, states, mask, seeds, how, negative_prompt=negative_prompt)

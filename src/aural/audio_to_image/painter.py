@@ -210,13 +210,21 @@ def painting(
         raise UsageError(f"unknown scheduler {scheduler!r}; there are {', '.join(SCHEDULERS)}")
     if scheduler == "pndm" and painter.scheduler.config.prediction_type == "sample":
         raise UsageError("pndm cannot paint with a model that foretells the picture itself: take ddim, dpm or euler")
-    if hasattr(painter.unet, "sketch") and (height, width) != (painter.side, painter.side):  # and sketches do not grow
-        raise UsageError(
-            f"{height} by {width} pixels: {painter.name} paints {painter.side} by {painter.side} alone: leave the size out"
-        )
+    side = painter.side
+    if hasattr(painter.unet, "sketch") and (height, width) != (side, side):  # sketches, laid beside, have one size
+        raise UsageError(f"{height} by {width} pixels: this model paints {side} by {side} alone: leave the size out")
     if min(height, width) < 1 or height % painter.multiple or width % painter.multiple:
         raise UsageError(f"{height} by {width} pixels: this model paints multiples of {painter.multiple}")
     return how
+
+
+def painted_at_once(painter: Painter, batch_size: int) -> int:
+    """How many pictures to paint at a time: on a CPU one, guided a batch of two.
+
+    Products of matrices there are cut differently for other numbers of rows: a picture would depend on its company in
+    its last bits, by a level here and there. Eight pictures of the model in the box take 1.4 times as long for it.
+    """
+    return 1 if painter.device.type == "cpu" else batch_size
 
 
 @torch.inference_mode()
