@@ -25,7 +25,7 @@ from aural.audio_to_image.painter import load_painter
 from aural.audio_to_image.recipes import Recipe
 from aural.audio_to_image.train import TokenTraining, train
 from aural.checkpoint import load_weights, read_foreign, save_model
-from aural.errors import UsageError
+from aural.errors import CheckpointError, UsageError
 from aural.manifest import Clip, read_manifest, write_manifest
 from aural.networks.beats import BEATs, BeatsConfig
 
@@ -152,14 +152,23 @@ def test_merged_updates_compute_what_attached_ones_do(place: Path) -> None:
     torch.testing.assert_close(merged.predict(latents, steps, states, mask), after, atol=1e-5, rtol=1e-4)
 
 
-def test_the_papers_recipe_over_a_stable_diffusion_with_updates(place: Path, tmp_path: Path) -> None:
+def test_the_papers_recipe_over_a_stable_diffusion_with_updates(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def small(recipe: Recipe) -> Recipe:
         run = replace(recipe.train, steps=2, batch_size=2, micro_batch_size=1, workers=0, precision="float32")
         token = replace(recipe.token, layers=(1, 2, 3))
         return replace(recipe, train=run, token=token, seconds=1.0, size=(16, 32))
 
     given = over(place) | {"painter": place / "sd", "encoder": place / "beats"}
-    train("paper", **given, lora=2, out=tmp_path / "out", change=small, progress=False)  # type: ignore[arg-type]
+    train("paper", **given, lora=2, precision="float32", out=tmp_path / "out", change=small, progress=False)  # type: ignore[arg-type]
+    assert [one.getMessage() for one in caplog.records if "not fine-tuned" in one.getMessage()]  # as BEATS is not
+    card = (tmp_path / "out" / "README.md").read_text()
+    (command,) = (line.strip() for line in card.splitlines() if "aural train" in line)
+    assert command == (
+        f"aural train audio_to_image --recipe paper --manifest sounds.jsonl --seed 0 --pictures few.jsonl "
+        f"--painter {place / 'sd'} --encoder beats --lora 2 --precision float32"
+    )
     token, updates = load_model(tmp_path / "out")
     assert token.config.token_width == 16 and token.config.lora_rank == 2 and token.config.feature_width == 24
     assert max(float(one.abs().max()) for name, one in updates.items() if name.startswith("up.")) > 0
@@ -193,6 +202,22 @@ def test_sounds_go_with_their_own_picture_or_with_those_of_their_label(place: Pa
         assert varied(sound, seconds, np.random.default_rng(0))[0].shape == (round(16000 * seconds),)
 
 
+def test_a_sound_without_a_label_turns_the_pull_towards_names_off_and_that_is_said(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = read_manifest(over(place)["manifest"])
+    glyph = read_manifest(over(place)["pictures"], required="image")[0].image
+    write_manifest(tmp_path / "m.jsonl", [replace(clips[0], labels=(), image=glyph), *clips[1:]])
+    for manifest, warned in ((over(place)["manifest"], 0), (tmp_path / "m.jsonl", 1)):
+        caplog.clear()
+        given = over(place) | {"manifest": manifest}
+        train("tiny", **given, out=tmp_path / manifest.stem, steps=1, progress=False)
+        said = [one.getMessage() for one in caplog.records if "no label" in one.getMessage()]
+        assert len(said) == warned and all("1 of 6 clips" in one and str(clips[0].audio) in one for one in said)
+        log = (tmp_path / manifest.stem / "training" / "log.jsonl").read_text()
+        assert ("classification" in log) != bool(warned)
+
+
 def test_what_a_training_lacks_is_said(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for change, what in (
@@ -203,6 +228,8 @@ def test_what_a_training_lacks_is_said(place: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=what):
             train(**{"recipe": "tiny", **over(place), "out": out, **change})  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"beats does not fit.* 3 layers, and \(4, 8, 12\)"):
+        train(**{**over(place), "recipe": "paper", "encoder": place / "beats", "out": out})  # type: ignore[arg-type]
     empty = tmp_path / "m.jsonl"
     write_manifest(empty, [Clip(tmp_path / "a.wav", labels=("unheard of",))])
     with pytest.raises(UsageError, match="no sound has a picture"):
