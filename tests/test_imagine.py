@@ -1,10 +1,12 @@
 """Sounds become pictures: over our own model, and over a Stable Diffusion in its full folder layout."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import piped_sounds
 import pytest
 import torch
 from audio_to_image_models import few_glyphs, picture_model, sounds, stable_diffusion
@@ -21,6 +23,7 @@ from aural.audio_to_image.imagine import ImaginationModel, generate_image, imagi
 from aural.audio_to_image.painter import SCHEDULERS, load_painter, paint, painting
 from aural.audio_to_image.train import train
 from aural.errors import AuralError, UsageError
+from aural.networks.beats import BeatsConfig
 from aural.networks.conv_encoder import ConvEncoderConfig
 
 
@@ -253,6 +256,47 @@ def test_a_sound_of_any_length_makes_one_token(place: Path, model: ImaginationMo
     assert torch.equal(model.hear(pieces), model.hear(pieces))
     short = model.hear(model.pieces((noise[:800], 16000), None))
     assert short.isfinite().all() and (short - model.hear(pieces)).abs().max() > 1e-4
+
+
+def test_a_sound_that_can_be_read_only_once_is_painted(
+    place: Path, model: ImaginationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound, other = files(place)[:2]
+    expected = generate_image(sound, model=model, blend=other)
+    with piped_sounds.streamed(sound.read_bytes()) as first, piped_sounds.streamed(other.read_bytes()) as second:
+        assert differ(generate_image(first, model=model, blend=second), expected) == 0
+    given = ["--model", str(place / "bridge"), "--painter", str(place / "pictures"), "-o", str(tmp_path / "a.png")]
+    with (
+        piped_sounds.named(tmp_path / "x", sound.read_bytes()) as first_pipe,
+        piped_sounds.named(tmp_path / "y", other.read_bytes()) as second_pipe,
+        pytest.raises(SystemExit) as status,
+    ):
+        main(["imagine", str(first_pipe), "--blend", str(second_pipe), *given])
+    assert status.value.code == 0, capsys.readouterr().err
+
+
+def test_short_sounds_are_looped_over_beats_and_followed_by_silence_otherwise(model: ImaginationModel) -> None:
+    torch.manual_seed(0)
+    sizes = BeatsConfig(
+        embed_dim=6, input_patch_size=16, encoder_layers=1, encoder_embed_dim=8, encoder_ffn_embed_dim=12,
+        encoder_attention_heads=2, conv_pos=4, conv_pos_groups=2, num_buckets=8, max_distance=16,
+    )  # fmt: skip
+    over_beats = AudioToken(AudioTokenConfig(beats=sizes, layers=(1,), encoder_width=8, token_width=384)).eval()
+    hearing = replace(model, token=over_beats)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(25 * 16000).astype(np.float32)
+    short, looped = noise[:33_333], np.resize(noise[:33_333], 160_000)
+    tokens = [hearing.hear(hearing.pieces((one, 16000), None)) for one in (short, looped)]
+    assert torch.equal(*tokens) and torch.equal(
+        tokens[0], over_beats(over_beats.features(torch.from_numpy(looped)[None])[0])[0]
+    )
+    (window, *_) = hearing.pieces((noise, 16000), 2.0)  # of a storyboard: as the sound that it is
+    assert torch.equal(hearing.hear([window]), hearing.hear(hearing.pieces((noise[:32000], 16000), None)))
+    long = [torch.from_numpy(piece.waveform)[None] for piece in hearing.pieces((noise, 16000), None)]
+    features = torch.cat([over_beats.features(piece)[0] for piece in long], dim=1)
+    assert len(long) == 3 and torch.equal(hearing.hear(hearing.pieces((noise, 16000), None)), over_beats(features)[0])
+    silent = np.pad(noise[:8000], (0, 24000))  # min_seconds of the recipe tiny is 2
+    tokens = [model.hear(model.pieces((one, 16000), None)) for one in (noise[:8000], silent)]
+    assert torch.equal(*tokens)
 
 
 def test_the_encoders_of_a_bridge_are_checked() -> None:

@@ -71,7 +71,7 @@ def imagine(
     from aural.audio import find_sounds
 
     files = find_sounds(paths, sys.stdin)
-    if blend is not None and not blend.is_file():
+    if blend is not None and (blend.is_dir() or not blend.exists()):  # it may be a pipe
         raise UsageError(f"there is no sound {blend} to blend with: give --blend a file")
     places_of = dict(zip(files, places(files, out, (".png",)), strict=True))
     import torch
