@@ -70,7 +70,8 @@ class ImaginationModel:
         encoder silence follows it up to ``min_seconds``: its token learns from sounds in silence.
         """
         config = self.token.config
-        features, masks = [], []
+        features: list[Tensor] = []
+        masks: list[Tensor] = []
         for piece, following in pairwise(chain(pieces, (None,))):
             assert piece is not None
             heard = piece.waveform
