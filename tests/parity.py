@@ -81,7 +81,7 @@ class Comparison:
             absolute: largest difference allowed.
             relative_to_max: largest difference allowed, divided by the largest absolute value of the golden tensor.
                 Given both, the larger bound counts.
-            relative: of each entry by itself, divided by its golden absolute value; is added to the bound of the others.
+            relative: of each entry by itself, divided by its golden absolute value; added to the bound of the others.
             where: boolean, of the tensor's shape or broadcast to it by trailing ones: compare only there, such as where
                 a mask is real. None = everywhere.
         """
