@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import piped_sounds
 import pytest
@@ -22,6 +23,7 @@ from aural.audio_to_image.convert import SYSTEM
 from aural.audio_to_image.imagine import ImaginationModel, generate_image, imagine_each, load
 from aural.audio_to_image.painter import SCHEDULERS, load_painter, paint, painting
 from aural.audio_to_image.train import train
+from aural.device import choose_device
 from aural.errors import AuralError, UsageError
 from aural.networks.beats import BeatsConfig
 from aural.networks.conv_encoder import ConvEncoderConfig
@@ -168,6 +170,9 @@ def test_the_road_to_stable_diffusion(place: Path, tmp_path: Path, capsys: pytes
     images = [Image.open(row["image"]) for row in rows]
     assert {image.size for image in images} == {(256, 256)} and differ(images[0], images[1]) > 0
     about = json.loads(Path(rows[1]["image"]).with_suffix(".json").read_text())
+    versions = {"aural": aural.__version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
+    made_on = {"precision": "float32", "windows": None, "device": str(choose_device("auto"))}
+    assert about | made_on | versions == about
     assert about["prompt"] == "a watercolour of <*>" and about["seed"] == 6 and about["scheduler"] == "dpm"
     again = load(place / "sd-bridge", painter=place / "sd", device="cpu")
     alone = generate_image(
