@@ -14,6 +14,7 @@ from tiny_models import listener
 from torch import Tensor
 
 from aural.__main__ import main
+from aural.audio import read_mono, write
 from aural.audio_to_image.audio_token import AudioToken, AudioTokenConfig
 from aural.audio_to_image.convert import load_model
 from aural.audio_to_image.data import Evoked, Recordings, in_turn, pairs, varied
@@ -218,6 +219,27 @@ def test_a_sound_without_a_label_turns_the_pull_towards_names_off_and_that_is_sa
         assert ("classification" in log) != bool(warned)
 
 
+def test_what_is_judged_is_the_part_of_a_recording_that_a_clip_is(place: Path, tmp_path: Path) -> None:
+    train("tiny", **over(place), out=tmp_path / "token", steps=1, progress=False)
+    model = load(tmp_path / "token", painter=place / "pictures", device="cpu")
+    heard: list[int] = []
+    model.token.register_forward_pre_hook(lambda _, given: heard.append(given[0].shape[1]))
+    sound = np.concatenate([read_mono(clip.audio, 16000) for clip in read_manifest(over(place)["manifest"])] * 2)
+    write(tmp_path / "long.wav", sound, 16000)
+    clips = [
+        Clip(tmp_path / "long.wav", start=start, duration=duration, labels=("mouse",))
+        for start, duration in ((0.0, None), (1.0, 4.0), (7.0, 4.0))
+    ]
+    write_manifest(tmp_path / "m.jsonl", clips)
+    evaluate(model, tmp_path / "m.jsonl", over(place)["pictures"])
+    whole, *parts = heard
+    assert parts[0] == parts[1] and abs(whole / parts[0] - 3) < 0.1
+    glyph = read_manifest(over(place)["pictures"], required="image")[0].image
+    write_manifest(tmp_path / "m.jsonl", [replace(clips[0], labels=("unheard of",), image=glyph)])
+    with pytest.raises(UsageError, match=r"m\.jsonl: no sound has a label that a picture has"):
+        evaluate(model, tmp_path / "m.jsonl", over(place)["pictures"])
+
+
 def test_what_a_training_lacks_is_said(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for change, what in (
@@ -257,6 +279,10 @@ def test_the_whole_road_by_commands(place: Path, tmp_path: Path, capsys: pytest.
     one = aural("evaluate", "audio_to_image", *given, "--model", token, "--split", "fold1")
     pooled = aural("evaluate", "audio_to_image", *given, "--held-out", str(tmp_path / "folds"))
     assert one["n_clips"] == pooled["n_clips"] == 3 and one["of_label"] == pooled["of_label"]
+    unknown = [*given[:-1], "nobody/nothing", "--offline", "--held-out", str(tmp_path / "folds")]
+    with pytest.raises(SystemExit):
+        main(["evaluate", "audio_to_image", *unknown])
+    assert "on the local disk" in capsys.readouterr().err  # and nothing was asked of a hub
     with pytest.raises(SystemExit) as status:
         main(["train", "pictures", "--recipe", "tiny", "--manifest", few, "-o", drawer, "--hold-out", "fold1"])
     assert status.value.code == 2
