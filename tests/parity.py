@@ -70,6 +70,7 @@ class Comparison:
         *,
         absolute: float = 0.0,
         relative_to_max: float = 0.0,
+        relative: float = 0.0,
         where: Tensor | None = None,
     ) -> None:
         """Compare with the golden tensor ``name``; infinities must be at the same places.
@@ -80,6 +81,7 @@ class Comparison:
             absolute: largest difference allowed.
             relative_to_max: largest difference allowed, divided by the largest absolute value of the golden tensor.
                 Given both, the larger bound counts.
+            relative: of each entry by itself, divided by its golden absolute value; added to the bound of the others.
             where: boolean, of the tensor's shape or broadcast to it by trailing ones: compare only there, such as where
                 a mask is real. None = everywhere.
         """
@@ -95,8 +97,10 @@ class Comparison:
             return
         finite = expected.isfinite()
         largest = float(expected[finite].abs().max()) if finite.any() else 0.0
-        allowed = max(absolute, relative_to_max * largest)
-        error = float(torch.where(expected == actual, 0.0, (expected - actual).abs()).max())
+        errors = torch.where(expected == actual, 0.0, (expected - actual).abs())
+        bounds = max(absolute, relative_to_max * largest) + relative * expected.where(finite, 0.0).abs()
+        worst = (errors - bounds).nan_to_num(nan=torch.inf).argmax()
+        error, allowed = float(errors.flatten()[worst]), float(bounds.flatten()[worst])
         if not error <= allowed:  # also when it is NaN
             self.problems.append(f"{name}: differs by {error:.2e}, allowed {allowed:.2e}, largest value {largest:.2e}")
 

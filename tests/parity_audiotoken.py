@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from parity import Comparison, read_json
 from torch import Tensor
 
-from aural.audio_to_image.audio_token import AudioToken
+from aural.audio_to_image.audio_token import AudioToken, AudioTokenConfig
 from aural.audio_to_image.convert import inferred_config, our_name, our_weights
 from aural.audio_to_image.injection import prompt_states, token_width
 from aural.audio_to_image.losses import (
@@ -31,8 +31,8 @@ from aural.audio_to_image.losses import (
 )
 from aural.checkpoint import load_into
 
-CLOSE = {"absolute": 2e-5, "relative_to_max": 1e-5}
-PREDICTION = {"absolute": 1e-4, "relative_to_max": 5e-5}
+CLOSE = {"absolute": 2e-5, "relative": 1e-4}
+PREDICTION = {"absolute": 1e-4, "relative": 1e-4}
 GRADIENT = {"relative_to_max": 2e-4}
 SAMPLED = {"relative_to_max": 1e-4}
 TEXT, UNET = "text_encoder.", "unet."
@@ -51,9 +51,10 @@ def check(folder: Path) -> set[str]:
 def models(weights: Weights, content: dict[str, Any]) -> tuple[AudioToken, Any, Net]:
     """The bridge, the text encoder and the U-Net, the latter two frozen."""
     released = {name: tensor for name, tensor in weights.items() if not name.startswith((TEXT, UNET))}
-    sizes, config = content["embedder"], inferred_config(released)
+    sizes = content["embedder"]
+    published = AudioTokenConfig(layers=tuple(content["beats_layers"]), dropout=sizes["unary_dropout_p"])
+    config = inferred_config(released, published)
     assert (config.feature_width, config.token_width) == (sizes["input_size"], sizes["output_size"])
-    assert config.layers == tuple(content["beats_layers"]) and config.dropout == sizes["unary_dropout_p"]
     bridge = AudioToken(config)
     load_into(bridge, our_weights(released))
     text = {name.removeprefix(TEXT): tensor for name, tensor in weights.items() if name.startswith(TEXT)}

@@ -14,6 +14,7 @@ from tiny_models import listener
 from torch import Tensor
 
 from aural.__main__ import main
+from aural.audio import read_mono, write
 from aural.audio_to_image.audio_token import AudioToken, AudioTokenConfig
 from aural.audio_to_image.convert import load_model
 from aural.audio_to_image.data import Evoked, Recordings, in_turn, pairs, varied
@@ -25,7 +26,7 @@ from aural.audio_to_image.painter import load_painter
 from aural.audio_to_image.recipes import Recipe
 from aural.audio_to_image.train import TokenTraining, train
 from aural.checkpoint import load_weights, read_foreign, save_model
-from aural.errors import UsageError
+from aural.errors import CheckpointError, UsageError
 from aural.manifest import Clip, read_manifest, write_manifest
 from aural.networks.beats import BEATs, BeatsConfig
 
@@ -152,14 +153,23 @@ def test_merged_updates_compute_what_attached_ones_do(place: Path) -> None:
     torch.testing.assert_close(merged.predict(latents, steps, states, mask), after, atol=1e-5, rtol=1e-4)
 
 
-def test_the_papers_recipe_over_a_stable_diffusion_with_updates(place: Path, tmp_path: Path) -> None:
+def test_the_papers_recipe_over_a_stable_diffusion_with_updates(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def small(recipe: Recipe) -> Recipe:
         run = replace(recipe.train, steps=2, batch_size=2, micro_batch_size=1, workers=0, precision="float32")
         token = replace(recipe.token, layers=(1, 2, 3))
         return replace(recipe, train=run, token=token, seconds=1.0, size=(16, 32))
 
     given = over(place) | {"painter": place / "sd", "encoder": place / "beats"}
-    train("paper", **given, lora=2, out=tmp_path / "out", change=small, progress=False)  # type: ignore[arg-type]
+    train("paper", **given, lora=2, precision="float32", out=tmp_path / "out", change=small, progress=False)  # type: ignore[arg-type]
+    assert [one.getMessage() for one in caplog.records if "not fine-tuned" in one.getMessage()]  # as BEATS is not
+    card = (tmp_path / "out" / "README.md").read_text()
+    (command,) = (line.strip() for line in card.splitlines() if "aural train" in line)
+    assert command == (
+        f"aural train audio_to_image --recipe paper --manifest sounds.jsonl --seed 0 --pictures few.jsonl "
+        f"--painter {place / 'sd'} --encoder beats --lora 2 --precision float32"
+    )
     token, updates = load_model(tmp_path / "out")
     assert token.config.token_width == 16 and token.config.lora_rank == 2 and token.config.feature_width == 24
     assert max(float(one.abs().max()) for name, one in updates.items() if name.startswith("up.")) > 0
@@ -193,6 +203,43 @@ def test_sounds_go_with_their_own_picture_or_with_those_of_their_label(place: Pa
         assert varied(sound, seconds, np.random.default_rng(0))[0].shape == (round(16000 * seconds),)
 
 
+def test_a_sound_without_a_label_turns_the_pull_towards_names_off_and_that_is_said(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = read_manifest(over(place)["manifest"])
+    glyph = read_manifest(over(place)["pictures"], required="image")[0].image
+    write_manifest(tmp_path / "m.jsonl", [replace(clips[0], labels=(), image=glyph), *clips[1:]])
+    for manifest, warned in ((over(place)["manifest"], 0), (tmp_path / "m.jsonl", 1)):
+        caplog.clear()
+        given = over(place) | {"manifest": manifest}
+        train("tiny", **given, out=tmp_path / manifest.stem, steps=1, progress=False)
+        said = [one.getMessage() for one in caplog.records if "no label" in one.getMessage()]
+        assert len(said) == warned and all("1 of 6 clips" in one and str(clips[0].audio) in one for one in said)
+        log = (tmp_path / manifest.stem / "training" / "log.jsonl").read_text()
+        assert ("classification" in log) != bool(warned)
+
+
+def test_what_is_judged_is_the_part_of_a_recording_that_a_clip_is(place: Path, tmp_path: Path) -> None:
+    train("tiny", **over(place), out=tmp_path / "token", steps=1, progress=False)
+    model = load(tmp_path / "token", painter=place / "pictures", device="cpu")
+    heard: list[int] = []
+    model.token.register_forward_pre_hook(lambda _, given: heard.append(given[0].shape[1]))
+    sound = np.concatenate([read_mono(clip.audio, 16000) for clip in read_manifest(over(place)["manifest"])] * 2)
+    write(tmp_path / "long.wav", sound, 16000)
+    clips = [
+        Clip(tmp_path / "long.wav", start=start, duration=duration, labels=("mouse",))
+        for start, duration in ((0.0, None), (1.0, 4.0), (7.0, 4.0))
+    ]
+    write_manifest(tmp_path / "m.jsonl", clips)
+    evaluate(model, tmp_path / "m.jsonl", over(place)["pictures"])
+    whole, *parts = heard
+    assert parts[0] == parts[1] and abs(whole / parts[0] - 3) < 0.1
+    glyph = read_manifest(over(place)["pictures"], required="image")[0].image
+    write_manifest(tmp_path / "m.jsonl", [replace(clips[0], labels=("unheard of",), image=glyph)])
+    with pytest.raises(UsageError, match=r"m\.jsonl: no sound has a label that a picture has"):
+        evaluate(model, tmp_path / "m.jsonl", over(place)["pictures"])
+
+
 def test_what_a_training_lacks_is_said(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for change, what in (
@@ -203,13 +250,17 @@ def test_what_a_training_lacks_is_said(place: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=what):
             train(**{"recipe": "tiny", **over(place), "out": out, **change})  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"beats does not fit.* 3 layers, and \(4, 8, 12\)"):
+        train(**{**over(place), "recipe": "paper", "encoder": place / "beats", "out": out})  # type: ignore[arg-type]
     empty = tmp_path / "m.jsonl"
     write_manifest(empty, [Clip(tmp_path / "a.wav", labels=("unheard of",))])
     with pytest.raises(UsageError, match="no sound has a picture"):
         train("tiny", **over(place) | {"manifest": empty}, out=out)
 
 
-def test_the_whole_road_by_commands(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_road_by_commands(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest, few, heard = (str(over(place)[name]) for name in ("manifest", "pictures", "encoder"))
 
     def aural(*arguments: str) -> dict[str, Any]:
@@ -230,6 +281,12 @@ def test_the_whole_road_by_commands(place: Path, tmp_path: Path, capsys: pytest.
     one = aural("evaluate", "audio_to_image", *given, "--model", token, "--split", "fold1")
     pooled = aural("evaluate", "audio_to_image", *given, "--held-out", str(tmp_path / "folds"))
     assert one["n_clips"] == pooled["n_clips"] == 3 and one["of_label"] == pooled["of_label"]
+    unknown = [*given[:-1], "nobody/nothing", "--offline", "--held-out", str(tmp_path / "folds")]
+    asked: list[bool] = []  # all tests are offline, so that what is said does not tell
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **how: asked.append(how["local_files_only"]))
+    with pytest.raises(SystemExit):
+        main(["evaluate", "audio_to_image", *unknown])
+    assert asked == [True] and "nobody/nothing" in capsys.readouterr().err
     with pytest.raises(SystemExit) as status:
         main(["train", "pictures", "--recipe", "tiny", "--manifest", few, "-o", drawer, "--hold-out", "fold1"])
     assert status.value.code == 2

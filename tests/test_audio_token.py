@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aural.__main__ import main
 from aural.audio_to_image.audio_token import AttentivePooling, AudioToken, AudioTokenConfig, layer_features
-from aural.audio_to_image.convert import convert_audio_token, is_audio_token, load_model
+from aural.audio_to_image.convert import RELEASED_BEATS, convert_audio_token, is_audio_token, load_model
 from aural.audio_to_image.losses import (
     LossConfig,
     add_noise,
@@ -228,6 +228,12 @@ def test_the_released_bridge_becomes_a_model(tmp_path: Path) -> None:
     assert status.value.code == 0
     again, _ = load_model(tmp_path / "again")
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in model.state_dict().items())
+
+
+def test_a_beats_that_was_not_fine_tuned_is_taken_with_a_warning(tmp_path: Path) -> None:
+    plain = beats_folder(tmp_path / "beats", replace(BEATS, encoder_layers=12, finetuned_model=False))
+    *_, note = convert_audio_token(released_file(tmp_path), tmp_path / "model", beats=plain)
+    assert "not fine-tuned" in note and RELEASED_BEATS in note
 
 
 def test_the_bridge_of_another_width_is_read_off_its_tensors(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ beside the clone, when it exists. A folder is checked by ``parity_<name>.py``; f
 have no checker and are left alone.
 """
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +18,9 @@ import parity_encodec
 import parity_generation
 import parity_pengi
 import pytest
+import safetensors.torch
 import torch
-from parity import Comparison
+from parity import Comparison, read_json
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +73,21 @@ def test_agrees_with_the_original(folder: Path, check: Callable[[Path], set[str]
     assert check(folder) == expected
 
 
+def test_settings_of_a_golden_audiotoken_are_those_of_its_config(tmp_path: Path) -> None:
+    folder = tmp_path / "audiotoken"
+    shutil.copytree(ROOT / "tests" / "golden" / "audiotoken", folder)
+    content = read_json(folder / "config.json")
+    content["beats_layers"], content["embedder"]["unary_dropout_p"] = [2, 5, 9], 0.25
+    (folder / "config.json").write_text(json.dumps(content))
+    io = safetensors.torch.load_file(folder / "io.safetensors")
+    for old, new in zip((4, 8, 12), (2, 5, 9), strict=True):
+        io[f"features.layer{new}"] = io.pop(f"features.layer{old}")
+    safetensors.torch.save_file(io, folder / "io.safetensors")
+    assert parity_audiotoken.check(folder) == tensors(folder)
+    model, *_ = parity_audiotoken.models(safetensors.torch.load_file(folder / "weights.safetensors"), content)
+    assert (model.config.layers, model.pooling.dropout) == ((2, 5, 9), 0.25)
+
+
 def test_the_comparison_itself_sees_what_is_wrong() -> None:
     tensors = {"in": torch.zeros(2), "hidden_10": torch.ones(2), "hidden_2": torch.tensor([1.0, -torch.inf])}
     io = Comparison(tensors, "io.safetensors")
@@ -85,6 +103,15 @@ def test_the_comparison_itself_sees_what_is_wrong() -> None:
         io.close("hidden_10", wrong, absolute=1e-3)
         with pytest.raises(AssertionError, match="hidden_10"):
             io.finish()
+    golden, close = torch.tensor([1.0, -100.0, torch.inf]), torch.tensor([1.0, -100.9, torch.inf])
+    for name, actual, passes in (
+        ("each entry by itself", close, True),
+        ("a small one", close + torch.tensor([0.5, 0.0, 0.0]), False),
+        ("an infinity", torch.tensor([1.0, -100.0, 1e9]), False),
+    ):
+        io = Comparison({name: golden}, "io.safetensors")
+        io.close(name, actual, absolute=1e-3, relative=0.01)
+        assert (not io.problems) == passes, io.problems
     io = Comparison({"mask": torch.tensor([True, False])}, "io.safetensors")
     io.equal("mask", torch.tensor([True, True]))
     with pytest.raises(AssertionError, match="1 of 2 entries"):

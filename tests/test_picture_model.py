@@ -3,20 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from audio_to_image_models import GLYPHS, few_glyphs, picture_model
+from PIL import Image
 from torch import Tensor
 
 from aural.audio_to_image.evaluate import evaluate_pictures
 from aural.audio_to_image.likeness import gallery
 from aural.audio_to_image.painter import Painter, PixelCanvas, load_painter, paint, painting
-from aural.audio_to_image.picture_files import read_picture
+from aural.audio_to_image.picture_files import as_tensor, read_picture
 from aural.audio_to_image.picture_model import PictureModelConfig, build_unet
 from aural.audio_to_image.recipes import PICTURE_RECIPES, PictureRecipe
 from aural.audio_to_image.train_pictures import Pictures, train_pictures
 from aural.checkpoint import load_weights
-from aural.errors import CheckpointError, UsageError
+from aural.errors import AuralError, CheckpointError, UsageError
 from aural.manifest import read_manifest
 
 
@@ -125,6 +127,27 @@ def test_the_default_is_small_enough_for_the_box() -> None:
     assert 2 * sum(parameter.numel() for parameter in unet.parameters()) < 28e6
 
 
+def test_a_picture_of_any_kind_is_read_as_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = np.array([[0, 32768, 65535], [65535, 0, 257]], np.uint16)
+    expected = torch.tensor([[0, 128, 255], [255, 0, 1]]) / 127.5 - 1
+    for name, kind in (("a.png", "<u2"), ("a.tif", "<u2"), ("b.tif", ">u2")):
+        Image.fromarray(grey.astype(kind)).save(tmp_path / name)
+        torch.testing.assert_close(read_picture(tmp_path / name, (2, 3)), expected.expand(3, 2, 3), atol=1e-6, rtol=0)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: is to be turned by a quarter, clockwise
+    levels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    Image.fromarray(levels).save(tmp_path / "turned.png", exif=turned)
+    assert torch.equal(read_picture(tmp_path / "turned.png", (3, 2)), as_tensor(Image.fromarray(np.rot90(levels, -1))))
+    content = bytearray((tmp_path / "turned.png").read_bytes())
+    content[11] = 5  # the length of the first chunk
+    (tmp_path / "damaged.png").write_bytes(content)
+    with pytest.raises(AuralError, match=r"damaged\.png: no picture that can be read"):
+        read_picture(tmp_path / "damaged.png", (2, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    with pytest.raises(AuralError, match=r"a\.png: is too large a picture .*scale it down"):
+        read_picture(tmp_path / "a.png", (2, 3))
+
+
 def test_what_does_not_fit_is_refused(painter: Painter, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no multiple"):
         PictureModelConfig(side=60)
@@ -136,10 +159,12 @@ def test_what_does_not_fit_is_refused(painter: Painter, manifest: Path, tmp_path
         ({"steps": 2000}, "1 to 1000"),
         ({"guidance": -1.0}, "guidance"),
         ({"scheduler": "pndm"}, "take ddim"),
-        ({"size": (20, 16)}, "multiples of 8"),
+        ({"size": (20, 16)}, "16 by 16 alone"),
+        ({"size": (32, 32)}, "16 by 16 alone"),  # a multiple, but what is sketched has one size
     ):
         with pytest.raises(UsageError, match=what):
             painting(painter, **wrong)  # type: ignore[arg-type]
+    assert painting(painter, size=(16, 16)) == painting(painter)
     for name, what in ((tmp_path, "no picture model"), ("nothing", "org/name")):
         with pytest.raises((UsageError, CheckpointError), match=what):
             load_painter(name)

@@ -30,6 +30,7 @@ NAMES = {
     "fga.reduce_potentials.0.": "pooling.fusion.",
 }
 """How released names begin, and how ours do."""
+NOT_TUNED = f"this BEATs was not fine-tuned on AudioSet, as the one of the released AudioToken was: {RELEASED_BEATS}"
 ENCODER, CLASSIFIER = "encoder.", "predictor."
 LORA = "lora."
 """How the weights begin that a picture model learnt along."""
@@ -127,10 +128,11 @@ def convert_audio_token(
     weights = bridge.state_dict() | heard
     load_into(_empty(config), weights)
     save_model(out, system=SYSTEM, config=config, weights=weights, card=_card(file, bridge), licence="other")
-    return [
+    notes = [
         f"the audio token is {config.token_width} wide: it speaks to text encoders of that width, such as those of "
         "Stable Diffusion 1.x (768) or 2.x (1024)"
     ]
+    return notes if encoder.config.finetuned_model else [*notes, NOT_TUNED]
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[AudioToken, dict[str, Tensor]]:

@@ -22,11 +22,13 @@ from aural.audio_to_image.data import pairs
 from aural.audio_to_image.glyph_words import sound_names
 from aural.audio_to_image.imagine import ImaginationModel, imagine_each, load
 from aural.audio_to_image.likeness import SIDE, Gallery, gallery
-from aural.audio_to_image.painter import Painter, paint, painting
+from aural.audio_to_image.painter import Painter, paint, painted_at_once, painting
 from aural.audio_to_image.picture_files import as_image, as_tensor, read_picture, sheet
 from aural.errors import UsageError
+from aural.features import SAMPLE_RATE
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
+from aural.sound_source import part
 
 N_NAMES = 100
 PROMPT = "a photo of {}"
@@ -61,8 +63,9 @@ def evaluate_pictures(
     count = min(n_names, len(all_names))
     names = [all_names[place * len(all_names) // count] for place in range(count)]
     painted = []
-    for first in range(0, len(names), batch_size):
-        some = names[first : first + batch_size]
+    at_once = painted_at_once(painter, batch_size)
+    for first in range(0, len(names), at_once):
+        some = names[first : first + at_once]
         with torch.inference_mode():
             states, mask = painter.words.states([PROMPT.format(name) for name in some])
         painted += list(paint(painter, states, mask, [seed] * len(some), painting(painter)))
@@ -110,7 +113,7 @@ def evaluate(
         The figures, and a sheet with up to eight pictures of each label.
 
     Raises:
-        UsageError: no recording has a picture.
+        UsageError: no recording has a picture, or none a label that a picture has.
     """
     shown = read_manifest(pictures, required="image")
     rows = judge(model, _judged(manifest, split, shown), shown, seed=seed, batch_size=batch_size)
@@ -124,13 +127,14 @@ def evaluate_held_out(
     *,
     painter: str | None = None,
     device: str = "auto",
+    offline: bool = False,
     seed: int = 0,
     batch_size: int = 8,
 ) -> tuple[dict[str, Any], Image]:
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
     Raises:
-        UsageError: ``models`` holds no folder named after a split of the manifest.
+        UsageError: ``models`` holds no folder named after a split of the manifest, or a split has no sound to judge.
     """
     splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
     if not splits:
@@ -140,7 +144,7 @@ def evaluate_held_out(
     shown = read_manifest(pictures, required="image")
     rows = []
     for split in splits:
-        model = load(models / split, painter=painter, device=device)
+        model = load(models / split, painter=painter, device=device, offline=offline)
         rows += judge(model, _judged(manifest, split, shown), shown, seed=seed, batch_size=batch_size)
     protocol = _protocol(str(models), manifest, "each held out in turn", seed)
     return score(rows) | {"protocol": protocol}, contact_sheet(rows)
@@ -149,12 +153,17 @@ def evaluate_held_out(
 def judge(
     model: ImaginationModel, clips: Sequence[Clip], shown: Sequence[Clip], *, seed: int, batch_size: int
 ) -> list[dict[str, Any]]:
-    """A row for each recording: its label, the picture of it, and whether that is right, both ways."""
+    """A row for each recording: its label, the picture of it, and whether that is right, both ways.
+
+    Raises:
+        AuralError: a recording cannot be read.
+    """
     known = _gallery(shown)
     labels = {clip.labels[0] for clip in clips}
     of_class = torch.tensor([place for place, picture in enumerate(shown) if labels & set(picture.labels)])
     rows = []
-    painted = imagine_each([clip.audio for clip in clips], model, seed=seed, batch_size=batch_size)
+    sounds = (part(clip.audio, SAMPLE_RATE, start=clip.start, duration=clip.duration) for clip in clips)
+    painted = imagine_each(sounds, model, seed=seed, batch_size=batch_size)
     for clip, (_, found) in zip(clips, painted, strict=True):
         if isinstance(found, Exception):
             raise found
@@ -210,7 +219,11 @@ def _small(image: Path) -> Tensor:
 def _judged(manifest: Path, split: str | None, shown: Sequence[Clip]) -> list[Clip]:
     clips = [clip for clip in read_manifest(manifest) if split is None or clip.split == split]
     labels = {label for picture in shown for label in picture.labels}
-    return [pair.clip for pair in pairs(clips, shown) if pair.clip.labels and pair.clip.labels[0] in labels]
+    judged = [pair.clip for pair in pairs(clips, shown) if pair.clip.labels and pair.clip.labels[0] in labels]
+    if not judged:
+        where = f"{manifest}, split {split}" if split else str(manifest)
+        raise UsageError(f"{where}: no sound has a label that a picture has; pass --pictures with theirs")
+    return judged
 
 
 def _protocol(model: str, manifest: Path, split: str | None, seed: int) -> dict[str, Any]:

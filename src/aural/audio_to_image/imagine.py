@@ -6,7 +6,7 @@ All of a recording is heard, however long, and makes one audio token; with ``win
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice, pairwise
 from math import ceil
 from typing import Any, overload
 
@@ -19,12 +19,22 @@ from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as wind
 from aural.audio_to_image.audio_token import AudioToken
 from aural.audio_to_image.convert import SYSTEM, load_model
 from aural.audio_to_image.lora import Lora, merge
-from aural.audio_to_image.painter import Painter, Painting, SchedulerName, check_width, load_painter, paint, painting
+from aural.audio_to_image.painter import (
+    Painter,
+    Painting,
+    SchedulerName,
+    check_width,
+    load_painter,
+    paint,
+    painted_at_once,
+    painting,
+)
 from aural.audio_to_image.picture_files import as_image
 from aural.checkpoint import find_model, load_into
 from aural.device import choose_device
 from aural.errors import AuralError, UsageError
 from aural.features import SAMPLE_RATE
+from aural.sound_source import rewindable
 
 SHOWN_SIDE = 256
 """Pixels to which smaller pictures are enlarged."""
@@ -53,13 +63,23 @@ class ImaginationModel:
 
     @torch.inference_mode()
     def hear(self, pieces: Iterable[Window]) -> Tensor:
-        """Windows of one recording, heard one after the other -> the audio token of them all, (D,)."""
+        """Windows of one recording, heard one after the other -> the audio token of them all, (D,).
+
+        Over BEATs, a window that is alone and shorter than ``seconds`` of the config is looped until it is as long, as
+        in the training (:class:`aural.audio_to_image.data.Recordings`) and in the released code. Over a convolutional
+        encoder silence follows it up to ``min_seconds``: its token learns from sounds in silence.
+        """
         config = self.token.config
-        features, masks = [], []
-        for piece in pieces:
-            missing = max(0, round(config.min_seconds * SAMPLE_RATE) - len(piece.waveform))
-            waveform = torch.from_numpy(np.pad(piece.waveform, (0, missing)))[None]
-            some, real = self.token.features(waveform.to(self.device))
+        features: list[Tensor] = []
+        masks: list[Tensor] = []
+        for piece, following in pairwise(chain(pieces, (None,))):
+            assert piece is not None
+            heard = piece.waveform
+            if config.beats is None:
+                heard = np.pad(heard, (0, max(0, round(config.min_seconds * SAMPLE_RATE) - len(heard))))
+            elif following is None and not features:
+                heard = np.resize(heard, max(len(heard), round(config.seconds * SAMPLE_RATE)))
+            some, real = self.token.features(torch.from_numpy(heard)[None].to(self.device))
             features.append(some)
             masks.append(real)
         # a generator of its own, for the released rule of dropout: what is heard does not depend on what was before
@@ -68,6 +88,7 @@ class ImaginationModel:
 
     def pieces(self, sound: Sound, length: float | None) -> Iterator[Window]:
         """Windows of a sound, read as needed: as few of equal length as cover it, or of ``length`` seconds each."""
+        sound = rewindable(sound)  # its length is read first
         longest = self.token.config.seconds
         if length is None:
             whole = max(seconds(sound), SHORTEST_WINDOW)
@@ -180,7 +201,7 @@ def imagine_each(
         windows: seconds; a picture for every stretch of that length instead of one for the whole.
         blend: another sound, with whose audio token each one is mixed.
         share: of that other sound, from 0 to 1.
-        batch_size: pictures painted at a time.
+        batch_size: pictures painted at a time, but on a CPU, where each is painted by itself and does not depend on it.
 
     Yields:
         Each sound with its pictures: all of the first window, then all of the next.
@@ -244,8 +265,9 @@ def _painted(
     batch_size: int,
 ) -> Iterator[Imagined]:
     """A picture for each audio token and seed."""
-    for first in range(0, len(wanted), batch_size):
-        tokens, seeds = zip(*wanted[first : first + batch_size], strict=True)
+    at_once = painted_at_once(model.painter, batch_size)
+    for first in range(0, len(wanted), at_once):
+        tokens, seeds = zip(*wanted[first : first + at_once], strict=True)
         with torch.inference_mode():
             states, mask = model.painter.words.states([prompt] * len(tokens), torch.stack(tokens))
         pictures = paint(model.painter, states, mask, seeds, how, negative_prompt=negative_prompt)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from aural.errors import AuralError
@@ -21,7 +21,7 @@ TEXT_SIZE = 14
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> Tensor:
-    """A picture of any form and format, without its transparency, on white.
+    """A picture of any form and format, the way up that its camera says, without its transparency, on white.
 
     Args:
         path: of the file.
@@ -31,12 +31,17 @@ def read_picture(path: Path, size: tuple[int, int]) -> Tensor:
         (3, height, width) in -1..1.
 
     Raises:
-        AuralError: there is no such picture.
+        AuralError: there is no such picture, or it is larger than Pillow dares to read.
     """
     try:
         with Image.open(path) as image:
-            layered = image.convert("RGBA")
-    except OSError as error:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # which Pillow would clip at 255 instead of scaling it
+                upright = Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8))
+            layered = upright.convert("RGBA")
+    except Image.DecompressionBombError as error:
+        raise AuralError(f"{path}: is too large a picture ({error}); scale it down") from error
+    except (OSError, SyntaxError, ValueError) as error:  # of damaged ones
         raise AuralError(f"{path}: no picture that can be read ({error}); give a PNG or JPEG file") from error
     flat = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
     return as_scaled_tensor(flat, size)

@@ -100,8 +100,11 @@ def tiny() -> Recipe:
 def paper() -> Recipe:
     """Yariv et al. 2023, over Stable Diffusion and BEATs: 30,000 steps of 16 clips at 1.6e-4, as their command has it.
 
-    Two things differ from the released code: the rate falls towards the end instead of being constant, and gradients
-    are cut at a norm of 1.
+    What differs from the released code: the rate falls towards the end instead of being constant; gradients are cut at
+    a norm of 1; weight decay is on matrices alone; it runs in bfloat16, not in float32; pictures are scaled by Lanczos'
+    filter, not by a bicubic one; all channels of a sound are heard, not the first alone, at 16 kHz whatever its own
+    rate; and a sound of 10 s may start at its fifth second as well. For frames of videos, see
+    :mod:`aural.audio_to_image.video_frames`.
     """
     train = TrainConfig(
         steps=30_000,

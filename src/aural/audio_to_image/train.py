@@ -4,18 +4,21 @@ Yariv et al., arXiv 2305.13050: the diffusion loss goes backward through the U-N
 stay as they are, into the bridge alone; and, where it is asked for, into low-rank updates of the U-Net.
 """
 
+import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor, nn
 
 from aural.audio_to_image.audio_token import AudioToken, AudioTokenConfig
-from aural.audio_to_image.convert import CLASSIFIER, LORA, SYSTEM
+from aural.audio_to_image.convert import CLASSIFIER, LORA, NOT_TUNED, SYSTEM
 from aural.audio_to_image.data import Collate, EncodedRecordings, Pair, Recordings, pairs
 from aural.audio_to_image.lora import Lora
 from aural.audio_to_image.losses import LossConfig, add_noise, diffusion_target, loss_weights, losses
@@ -30,6 +33,8 @@ from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
 from aural.processes import joined
 from aural.training import adjusted, train as run_training
+
+logger = logging.getLogger("aural")
 
 CARD = """---
 license: apache-2.0
@@ -123,10 +128,13 @@ def train(
             example = Recordings(paired, settings.seconds, seed)
         size, seen = settings.size or (frozen.side, frozen.side), example.shown()
         moments = None if seen is None else _moments(seen, frozen, size, shown)
-        collate = Collate(moments, _name_rows(paired, frozen), size)
-        command = f"aural train audio_to_image --recipe {recipe} --manifest {manifest.name} --seed {seed}"
-        command += f" --pictures {pictures.name}" if pictures else ""
-        command += f" --hold-out {hold_out}" if hold_out else ""
+        rows = _name_rows(paired, frozen, wanted=settings.losses.classification > 0 and processes.first)
+        collate = Collate(moments, rows, size)
+        command = f"aural train audio_to_image --recipe {recipe} --manifest {shlex.quote(manifest.name)} --seed {seed}"
+        given: dict[str, Any] = {"pictures": pictures and pictures.name, "painter": painter and frozen.name}
+        given |= {"encoder": encoder and encoder.name, "hold-out": hold_out}
+        given |= {"lora": lora, "steps": steps, "precision": precision}
+        command += "".join(f" --{name} {shlex.quote(str(one))}" for name, one in given.items() if one)
         card = CARD.format(painter=frozen.name, command=command, n=len(paired))
 
         def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
@@ -161,9 +169,14 @@ def _encoder(
                 "this recipe hears through BEATs: pass --encoder with its file, or what convert made of it"
             )
         beats = BEATs.from_checkpoint(encoder)
+        if not beats.config.finetuned_model:
+            logger.warning("%s: %s", encoder, NOT_TUNED)
         sizes = replace(beats.config, finetuned_model=False, labels=())
         weights = {name: one for name, one in beats.state_dict().items() if not name.startswith(CLASSIFIER)}
-        return replace(config, beats=sizes, encoder_width=sizes.encoder_embed_dim), weights
+        try:
+            return replace(config, beats=sizes, encoder_width=sizes.encoder_embed_dim), weights
+        except ValueError as error:
+            raise CheckpointError(f"{encoder} does not fit this recipe: {error}; pass a larger BEATs") from None
     if encoder is None:
         if hold_out is not None:
             raise UsageError(
@@ -191,9 +204,18 @@ def _moments(pictures: Iterable[Shown], painter: Painter, size: tuple[int, int],
     return moments
 
 
-def _name_rows(paired: list[Pair], painter: Painter) -> dict[str, Tensor]:
+def _name_rows(paired: list[Pair], painter: Painter, *, wanted: bool) -> dict[str, Tensor]:
+    """What audio tokens are pulled towards, of each name; empty, and so for all, where a clip has no name."""
     names = sorted({pair.name for pair in paired})
-    if "" in names:  # the classification term needs the name of each
+    if "" in names:  # the classification term is a mean over a batch, and needs the name of each
+        if wanted:
+            nameless = [pair.clip.audio for pair in paired if not pair.name]
+            logger.warning(
+                "%d of %d clips have no label, such as %s: audio tokens are not pulled towards names, of any clip",
+                len(nameless),
+                len(paired),
+                nameless[0],
+            )
         return {}
     return dict(zip(names, painter.words.embeddings(names).float().cpu(), strict=True))
 

@@ -127,7 +127,8 @@ def evaluate(
                 token = load_token(model, painter=painter, device=device, offline=offline)
                 result, image = evaluate_token(token, manifest, pictures, split=split, **drawn)
             else:
-                result, image = tokens_held_out(held_out, manifest, pictures, painter=painter, device=device, **drawn)
+                given: dict[str, Any] = {"painter": painter, "device": device, "offline": offline}
+                result, image = tokens_held_out(held_out, manifest, pictures, **given, **drawn)
             if sheet is not None:
                 write_picture(sheet, image)
         case "listening":

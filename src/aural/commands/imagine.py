@@ -71,9 +71,10 @@ def imagine(
     from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
-    if blend is not None and not blend.is_file():
+    if blend is not None and (blend.is_dir() or not blend.exists()):  # it may be a pipe
         raise UsageError(f"there is no sound {blend} to blend with: give --blend a file")
     places_of = dict(zip(files, places(files, out, (".png",)), strict=True))
+    import diffusers
     import torch
 
     from aural.audio_to_image.imagine import imagine_each, load
@@ -92,7 +93,9 @@ def imagine(
     results = imagine_each(files, loaded, n=n, seed=seed, batch_size=batch_size, **how, **said, **mixed)
     settings = said | asdict(painting(loaded.painter, **how))
     settings |= {} if blend is None else {"blend": str(blend), "share": share}
-    settings |= {"model": loaded.name, "painter": loaded.painter.name, "aural": __version__}
+    settings |= {"windows": windows, "model": loaded.name, "painter": loaded.painter.name}
+    settings |= {"precision": precision, "device": str(loaded.device)}
+    settings |= {"aural": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__}
 
     def show(file: Path, found: "list[Imagined]") -> None:
         place = places_of[file]
