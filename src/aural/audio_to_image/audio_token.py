@@ -44,9 +44,7 @@ class AudioTokenConfig:
     dropout_rule: Literal["training", "always"] = "training"
     prompt: str = "a photo of <*>"  # around the token, in training
     seconds: float = 10.0  # heard at once; what is longer is heard in windows of equal length
-    min_seconds: float = (
-        1.0  # what is shorter is followed by silence, as in the encoder's training; over BEATs: looped up to seconds
-    )
+    min_seconds: float = 1.0  # what is shorter is followed by silence, as in training; over BEATs it is looped instead
     lora_rank: int = 0  # of what the picture model learnt along; 0 = nothing
 
     def __post_init__(self) -> None:
