@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import piped_sounds
 import pytest
 import torch
 from tiny_models import listener
@@ -180,6 +181,17 @@ def test_embeddings(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_text("no sound")
     with pytest.raises(AudioError, match=r"bad\.wav"):
         embed_audio([(short, RATE), tmp_path / "bad.wav"], model=model)
+
+
+def test_what_can_be_read_only_once_is_embedded(folder: Path, tmp_path: Path) -> None:
+    model = load(folder)
+    write(tmp_path / "long.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 12 * RATE).astype(np.float32), RATE)
+    content = (tmp_path / "long.wav").read_bytes()
+    expected = embed_audio(tmp_path / "long.wav", model=model)
+    with piped_sounds.named(tmp_path / "pipe", content) as pipe:
+        assert torch.equal(embed_audio(pipe, model=model), expected)
+    with piped_sounds.streamed(content) as stream:
+        assert torch.equal(embed_audio(stream, model=model), expected)
 
 
 def test_loading(folder: Path, tmp_path: Path) -> None:
