@@ -130,6 +130,15 @@ def test_a_bad_line_is_reported_with_its_number(line: str, problem: str, tmp_pat
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
 
 
+@pytest.mark.parametrize("depth", [500, *range(940, 1000, 10), 100_000])
+def test_a_line_of_lists_in_lists_is_a_bad_line(depth: int, tmp_path: Path) -> None:
+    nested = "[" * depth + "]" * depth
+    problem = r"m\.jsonl:1: (lists or objects in one another|field 'captions')"
+    with pytest.raises(ManifestError, match=problem) as raised:
+        read_manifest(written(tmp_path, '{"audio": "a.wav", "captions": ' + nested + "}"))
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     path = written(tmp_path, '{"audio": 1, "start": -1, "capions": []}', '{"audio": "a.wav"}', "{", *["[]"] * 20)
     with pytest.raises(ManifestError) as raised:

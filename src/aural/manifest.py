@@ -95,7 +95,10 @@ def read_manifest(path: str | os.PathLike[str], *, required: Literal["audio", "i
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             found: list[str] = []
-            clip = _clip(line, folder, required, found)
+            try:
+                clip = _clip(line, folder, required, found)
+            except RecursionError:
+                clip, found = None, ["lists or objects in one another, too many to be read: write fewer"]
             problems += [f"{path}:{number}: {problem}" for problem in found]
             clips += [clip] if clip else []
     if problems:
