@@ -1,7 +1,8 @@
 """The listener: training, its model folder, the space that sounds and words share, and how it is judged."""
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,19 @@ from typer.testing import CliRunner
 
 import aural
 from aural.__main__ import app
-from aural.audio import write
+from aural.audio import Sound, write
 from aural.captioning.data import clean_caption
 from aural.checkpoint import load_config, load_weights, system_of
-from aural.embedding import embed_audio, embed_text, load
+from aural.embedding import ListeningModel, embed_audio, embed_text, load
 from aural.errors import AudioError, UsageError
-from aural.listening.evaluate import UNSEEN_WORDS, evaluate, evaluate_held_out
+from aural.listening.evaluate import UNSEEN_WORDS, evaluate, evaluate_held_out, judge
 from aural.listening.recipes import RECIPES
 from aural.listening.train import Collate, train
 from aural.manifest import Clip, Event, write_manifest
 from aural.networks.beats import BeatsConfig
 from aural.networks.conv_encoder import ConvEncoderConfig
 from aural.networks.htsat import small as small_htsat
-from aural.networks.listener import SYSTEM, Listener, ListenerConfig
+from aural.networks.listener import SYSTEM, Heard, Listener, ListenerConfig
 from aural.sound_phrases import SOUNDS, captions
 from aural.soundscapes.examples import Example
 
@@ -215,6 +216,41 @@ def test_scores_carry_their_protocol(manifest: Path, folder: Path) -> None:
         evaluate_held_out(manifest.parent, manifest)
     with pytest.raises(UsageError, match="no clip with a single label"):
         evaluate(load(folder), manifest, split="fold9")
+
+
+def test_parts_are_heard_alone_and_what_cannot_be_read_is_left_out(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator, model = np.random.default_rng(3), load(folder)
+    loud, soft = (generator.standard_normal(2 * RATE).astype(np.float32) * gain for gain in (0.2, 0.001))
+    soft[::400] += 0.5
+    for name, waveform in {"loud": loud, "soft": soft, "joined": np.concatenate([loud, soft])}.items():
+        write(tmp_path / f"{name}.wav", waveform, RATE)
+    clips = [Clip(tmp_path / "loud.wav", labels=("rain",)), Clip(tmp_path / "soft.wav", labels=("rooster",))]
+    parts = [replace(clip, audio=tmp_path / "joined.wav", source=clip.audio.name) for clip in clips]
+    parts = [replace(parts[0], duration=2.0), replace(parts[1], start=2.0)]
+    heard: dict[int, list[object]] = {}
+
+    class Hearing(ListeningModel):
+        def hear(self, sound: Sound) -> Iterator[Heard]:
+            for one in super().hear(sound):
+                heard.setdefault(len(heard), []).append(one.steps)
+                yield one
+
+    hearing = Hearing(**{field.name: getattr(model, field.name) for field in fields(model)})
+    rows = judge(hearing, [*clips, *parts])
+    for whole, part in ((0, 2), (1, 3)):
+        assert [one.shape for one in heard[whole]] == [one.shape for one in heard[part]]  # type: ignore[attr-defined]
+        assert all(torch.equal(one, other) for one, other in zip(heard[whole], heard[part], strict=True))  # type: ignore[arg-type]
+    assert [row["label"] for row in rows] == ["rain", "rooster"] * 2
+    bad = [Clip(tmp_path / "missing.wav", labels=("rain",)), Clip(tmp_path / "loud.wav", 1000.0, labels=("rooster",))]
+    write_manifest(tmp_path / "m.jsonl", [bad[0], clips[0], bad[1], clips[1]])
+    found = evaluate(model, tmp_path / "m.jsonl")
+    assert (found["n_clips"], found["protocol"]["n_unreadable"]) == (2, 2)
+    assert "missing.wav: there is no such file" in caplog.text
+    write_manifest(tmp_path / "bad.jsonl", bad)
+    with pytest.raises(UsageError, match="none of its 2 clips to judge can be read"):
+        evaluate(model, tmp_path / "bad.jsonl")
 
 
 COMMON = {"a", "an", "the", "on", "of", "with", "someone", "cutting", "burning"}
