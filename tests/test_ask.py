@@ -15,6 +15,7 @@ import torch
 from tiny_models import answerer, talkative
 
 import aural
+import aural.answering.classify as aural_classify
 from aural.__main__ import main
 from aural.answering.answer import (
     CANDIDATES,
@@ -318,6 +319,18 @@ def test_labels_are_weighed_by_their_likelihood(model: AnsweringModel) -> None:
     assert list(found.scores.values()) == sorted(found.scores.values(), reverse=True)
     assert (found.label, found.score) == next(iter(found.scores.items()))
     assert classify([LONG, SOUNDS[0]], LABELS, model=model)[0] == found
+
+
+def test_labels_do_not_depend_on_the_batch(model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
+    files = [*sorted(sounds.iterdir()), tmp_path / "missing.wav", LONG]
+    one, many = (
+        [found for _, found in classify_each(files, ["dog", "rain", "bell"], model, batch_size=size)] for size in (1, 5)
+    )
+    assert [str(found) for found in one] == [str(found) for found in many] and isinstance(one[3], AudioError)
+    windows = [model.hear([window]) for window in model.windows(LONG)]
+    assert len(windows) > 1 and isinstance(one[4], aural_classify.Labels)
+    with pytest.raises(UsageError, match="labels are a list"):
+        classify(SOUNDS[0], "dog,rain", model=model)
 
 
 def test_several_labels_at_once_do_not_compete(model: AnsweringModel) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aural.audio import SUFFIXES, WRITABLE, find_sounds
+from aural.audio import SUFFIXES, WRITABLE
 from aural.errors import UsageError
+from aural.find_sounds import find_sounds
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from aural.manifest import Clip
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.sound_phrases import SOUNDS
 from aural.sound_source import part
+from aural.window_batches import batches, pieces
 
 Way = Literal["likelihood", "text"]
 WAYS: tuple[Way, ...] = ("likelihood", "text")
@@ -88,6 +89,8 @@ def classify(
     Raises:
         AuralError: a sound cannot be read, or the options do not fit.
     """
+    if isinstance(labels, str):
+        raise UsageError(f"labels are a list, such as {labels.split(',')!r}: not one text")
     loaded = model if isinstance(model, AnsweringModel) else load(model)
     alone = not isinstance(sounds, list)
     chosen = known_labels(loaded) if labels is None else labels
@@ -116,6 +119,7 @@ def classify_each(
     multi: bool = False,
     prompt: str = PROMPT,
     sentence_encoder: SentenceEncoder | None = None,
+    batch_size: int = 8,
 ) -> Iterator[tuple[Sound, Labels | AuralError]]:
     """Probabilities of labels for each sound, in order; one that cannot be read gives its error.
 
@@ -127,6 +131,8 @@ def classify_each(
         multi: several labels may hold at once.
         prompt: what the model is asked; ``multi`` with ``likelihood`` asks for each label whether it is there.
         sentence_encoder: for ``text``; None: the bundled one.
+        batch_size: windows that are heard at a time; on a CPU, where that is no quicker, each by itself, so that not
+            even rounding depends on the others.
 
     Yields:
         Each sound with its labels.
@@ -136,15 +142,23 @@ def classify_each(
             twice.
     """
     judge = _judge(labels, model, way, multi, prompt, sentence_encoder)
-    for sound in sounds:
-        try:
-            each = torch.stack([judge(model.hear([window])) for window in model.windows(sound)])
-        except AudioError as error:
-            yield sound, error
-            continue
-        pooled = each.amax(0) if multi else each.mean(0)
-        found = sorted(zip(labels, pooled.tolist(), strict=True), key=lambda pair: -pair[1])
-        yield sound, Labels(found[0][0], dict(found))
+    of_sound: list[Tensor] = []  # probabilities in each window
+    for batch in batches(pieces(sounds, model.windows), 1 if model.device.type == "cpu" else batch_size):
+        windows = [piece.window for piece in batch if piece.window is not None]
+        fresh = (judge(one) for one in (model.hear(windows).split(1) if windows else ()))
+        for piece in batch:
+            if piece.window is not None:
+                of_sound.append(next(fresh))
+                continue
+            yield piece.sound, piece.error or _pooled(labels, torch.stack(of_sound), multi)
+            of_sound = []
+
+
+def _pooled(labels: Sequence[str], probabilities: Tensor, multi: bool) -> Labels:
+    """Those of a sound from those of its windows (windows, labels)."""
+    pooled = probabilities.amax(0) if multi else probabilities.mean(0)
+    found = sorted(zip(labels, pooled.tolist(), strict=True), key=lambda pair: -pair[1])
+    return Labels(found[0][0], dict(found))
 
 
 def fit_label_temperature(model: AnsweringModel, clips: Iterable[Clip]) -> float:

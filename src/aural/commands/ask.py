@@ -72,7 +72,7 @@ def ask(
         raise UsageError("--describe has questions of its own: leave out --question, --tasks and --add-text")
     if not questions and not describe:
         raise UsageError("nothing is asked: pass --question, such as --question 'is there a dog?', or --describe")
-    from aural.audio import find_sounds
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
     from aural.answering.answer import answer_each, as_prompt, load, task_prompts

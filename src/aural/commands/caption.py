@@ -48,7 +48,7 @@ def caption(
 ) -> int:
     """Describe each sound in a sentence."""
     check_windows(windows)
-    from aural.audio import find_sounds
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
     from aural.captioning.caption import caption_each, load

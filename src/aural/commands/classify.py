@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, Quiet, SoundPaths
+from aural.commands.options import (
+    BatchSize,
+    Debug,
+    DeviceName,
+    IdleSeed,
+    Json,
+    ModelName,
+    Offline,
+    Quiet,
+    SoundPaths,
+)
 from aural.commands.output import one_line, print_json, print_results
 from aural.errors import UsageError
 
@@ -34,6 +44,8 @@ def classify(
     ] = None,
     model: ModelName = None,
     device: DeviceName = "auto",
+    seed: IdleSeed = 0,
+    batch_size: BatchSize = 8,
     as_json: Json = False,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -42,12 +54,14 @@ def classify(
     """Choose among labels for each sound, with probabilities."""
     if labels is not None and labels_file is not None:
         raise UsageError("labels were given twice: pass either --labels or --labels-file")
+    if multi and way == "likelihood" and prompt is not None:
+        raise UsageError("--multi asks a question for each label: leave out --prompt, or pass --way text")
     given = None
     if labels is not None:
         given = _labels(labels.split(","), f"--labels {labels}")
     elif labels_file is not None:
         given = _labels(_lines(labels_file), str(labels_file))
-    from aural.audio import find_sounds
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
     from aural.answering.answer import load
@@ -61,6 +75,7 @@ def classify(
         way=way,
         multi=multi,
         prompt=PROMPT if prompt is None else prompt,
+        batch_size=batch_size,
     )
 
     def show(file: Path, found: "Labels") -> None:

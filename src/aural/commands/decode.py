@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, Quiet
+from aural.commands.options import Debug, DeviceName, IdleBatchSize, IdleSeed, Json, ModelName, Offline, Quiet
 from aural.commands.output import places, print_json, print_results
 
 if TYPE_CHECKING:
@@ -23,14 +23,17 @@ def decode(
     ],
     model: ModelName = None,
     device: DeviceName = "auto",
+    seed: IdleSeed = 0,
+    batch_size: IdleBatchSize = 1,
     as_json: Json = False,
     offline: Offline = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
     """Turn files of codes that `aural encode` wrote into sounds; the model must be the one they were made with."""
-    from aural.audio import WRITABLE, find_sounds, write
+    from aural.audio import WRITABLE, write
     from aural.codec.files import SUFFIX
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin, suffixes={SUFFIX})
     targets = places(files, out, WRITABLE)

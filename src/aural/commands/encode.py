@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aural.commands.options import Debug, DeviceName, Json, ModelName, Offline, Quiet, SoundPaths
+from aural.commands.options import (
+    Debug,
+    DeviceName,
+    IdleBatchSize,
+    IdleSeed,
+    Json,
+    ModelName,
+    Offline,
+    Quiet,
+    SoundPaths,
+)
 from aural.commands.output import places, print_json, print_results
 
 if TYPE_CHECKING:
@@ -23,13 +33,15 @@ def encode(
     ] = None,
     model: ModelName = None,
     device: DeviceName = "auto",
+    seed: IdleSeed = 0,
+    batch_size: IdleBatchSize = 1,
     as_json: Json = False,
     offline: Offline = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
     """Turn sounds into small files of codes, which `aural decode` turns into sounds again."""
-    from aural.audio import find_sounds
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
     from aural.codec.encode import encode_each

@@ -68,7 +68,7 @@ def imagine(
 ) -> int:
     """Paint a picture of each sound."""
     check_windows(windows)
-    from aural.audio import find_sounds
+    from aural.find_sounds import find_sounds
 
     files = find_sounds(paths, sys.stdin)
     if blend is not None and not blend.is_file():

@@ -18,6 +18,13 @@ DeviceName = Annotated[Device, typer.Option("--device", help="Where to compute; 
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="The same seed gives the same output.")
 ]
+IdleSeed = Annotated[
+    int,
+    typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Taken as by all verbs; nothing is drawn here."),
+]
+IdleBatchSize = Annotated[
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Taken as by all verbs; files come one by one here.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Sounds computed at a time.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout, and nothing else.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Take hub models from the local cache only.")]

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aural.audio import find_sounds
 from aural.corpora.folder import corpus_folder, present, read_table
 from aural.errors import UsageError
+from aural.find_sounds import find_sounds
 from aural.manifest import VALIDATION, Clip
 
 SPLITS = ("train", "val", "test")

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from aural.audio import find_sounds
 from aural.corpora.folder import corpus_folder, present, read_table
 from aural.errors import UsageError
+from aural.find_sounds import find_sounds
 from aural.manifest import Clip
 
 Value = TypeVar("Value")

@@ -26,8 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aural.audio import find_sounds
 from aural.errors import UsageError
+from aural.find_sounds import find_sounds
 from aural.manifest import LONGEST, Clip
 from aural.sound_phrases import SOUNDS, captions
 

@@ -25,9 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aural.audio import find_sounds
 from aural.corpora.folder import captions_of, corpus_folder, present
 from aural.errors import UsageError
+from aural.find_sounds import find_sounds
 from aural.manifest import VIDEO_SUFFIXES, Clip
 
 ID = re.compile(r"[\w-]{11}", re.ASCII)
