@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pengi_models import HTSAT
+from second_process import SeenError, second_of_two
 from tiny_models import listener
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, GPT2Config, GPT2LMHeadModel
 
@@ -77,6 +78,26 @@ def test_parts_that_a_recipe_does_not_take_are_refused(manifest: Path, tmp_path:
         train("tiny", manifest=manifest, out=tmp_path / "a", text_encoder=tmp_path)
     with pytest.raises(UsageError, match="pass --gpt2 and --text-encoder"):
         train("paper", manifest=manifest, out=tmp_path / "a")
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    clips = []
+    for number, label in enumerate(("dog bark", "rain")):
+        waveform = 0.1 * np.random.default_rng(number).standard_normal(16000).astype(np.float32)
+        write(tmp_path / f"{number}.wav", waveform, 16000)
+        clips.append(Clip(tmp_path / f"{number}.wav", captions=(f"a {label}",), labels=(label,)))
+    write_manifest(tmp_path / "several.jsonl", clips)
+    return tmp_path / "several.jsonl"
+
+
+def test_each_process_encodes_on_its_own_device(several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = listener(tmp_path / "listener", several)
+    with second_of_two(monkeypatch) as devices:
+        monkeypatch.setattr("aural.answering.train.EncodedScenes", devices)
+        with pytest.raises(SeenError):
+            train("tiny", manifest=several, out=tmp_path / "a", encoder=over, device="cuda", progress=False)
+    assert devices.seen == [torch.device("cuda", 1)]
 
 
 def test_tasks_of_a_users_own_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from second_process import SeenError, second_of_two
 from tiny_models import listener
 
 from aural.audio import write
@@ -59,6 +60,16 @@ def test_tiny_recipe_gives_a_model_that_loads_and_resumes_to_the_same(
         assert all(torch.equal(before[name], again[name]) for name in before)
     with pytest.raises(UsageError, match="resume"):
         run("a")
+
+
+def test_each_process_encodes_on_its_own_device(
+    manifest: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with second_of_two(monkeypatch) as devices:
+        monkeypatch.setattr("aural.captioning.train.EncodedExamples", devices)
+        with pytest.raises(SeenError):
+            train("tiny", manifest=manifest, out=tmp_path / "a", encoder=encoder, device="cuda", progress=False)
+    assert devices.seen == [torch.device("cuda", 1)]
 
 
 def test_frozen_encoder_is_the_listener_s(manifest: Path, encoder: Path, tmp_path: Path) -> None:

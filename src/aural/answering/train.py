@@ -29,14 +29,13 @@ from aural.answering.recipes import RECIPES, Recipe
 from aural.answering.tasks import Task, asked_of, placeholders, read_table, read_tasks
 from aural.answering.tokenizer import TEXT_TOKENIZER, TOKENIZER, Tokenizers, stop_token_id
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
-from aural.device import choose_device
 from aural.errors import CheckpointError, UsageError
 from aural.manifest import VALIDATION, Clip, read_manifest
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.htsat import Htsat
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
 from aural.networks.sentence_encoder import load_sentence_encoder
-from aural.processes import once
+from aural.processes import joined, once
 from aural.soundscapes.examples import Examples
 from aural.training import TrainConfig, adjusted, train as run_training
 from aural.whitening import start_white
@@ -243,23 +242,23 @@ def _over_soundscapes(
         raise CheckpointError(f"{encoder}: its encoder is not a convolutional one, which this recipe is for")
     assert settings.soundscapes is not None and settings.language is not None and settings.model.sentences is not None
     if shared.pool is None:
-        target = torch.device(choose_device(how.device or "auto"))
-        encode = partial(
-            encode_rows,
-            listener.encoder.to(target).eval(),
-            n_rows=settings.model.audio_rows,
-            min_seconds=heard.min_seconds,
-        )
-        shared.pool = EncodedScenes(
-            Examples(clips, settings.soundscapes, seed),
-            encode,
-            tuple(shares),
-            n=settings.pool,
-            response_db=settings.pool_response_db,
-            device=target,
-            bfloat16=settings.train.precision == "bfloat16",
-            progress=how.progress and sys.stderr.isatty(),
-        )
+        with joined(how.device) as here:
+            encode = partial(
+                encode_rows,
+                listener.encoder.to(here.device).eval(),
+                n_rows=settings.model.audio_rows,
+                min_seconds=heard.min_seconds,
+            )
+            shared.pool = EncodedScenes(
+                Examples(clips, settings.soundscapes, seed),
+                encode,
+                tuple(shares),
+                n=settings.pool,
+                response_db=settings.pool_response_db,
+                device=here.device,
+                bfloat16=settings.train.precision == "bfloat16",
+                progress=how.progress and here.first and sys.stderr.isatty(),
+            )
     sentences = load_sentence_encoder(settings.model.sentences.name)
     hears = listener.encoder.config
 

@@ -22,13 +22,13 @@ from aural.captioning.model import IGNORED, SAMPLE_RATE, Captioner, CaptionerCon
 from aural.captioning.recipes import RECIPES, Recipe, Stage
 from aural.captioning.tokenizer import TOKENIZER, load_tokenizer, train_tokenizer
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
-from aural.device import choose_device
 from aural.errors import CheckpointError, UsageError
 from aural.manifest import VALIDATION, Clip, read_manifest
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM, Listener, ListenerConfig
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
+from aural.processes import joined
 from aural.soundscapes.examples import Examples, ExampleSettings
 from aural.training import adjusted, train as run_training
 
@@ -270,17 +270,18 @@ def _train_captioner(
     examples = _examples(stage, learnt, stage.train.seed, shared)
     encoded = shared.pools.get(stage.name)
     if encoded is None and stage.pool is not None and isinstance(examples, Examples):
-        encoded = EncodedExamples(
-            examples,
-            captioner.encoder,
-            tapped_layer=captioner.config.tapped_layer,
-            n=stage.pool,
-            n_captions=stage.pool_captions,
-            response_db=stage.pool_response_db,
-            device=torch.device(choose_device(device or "auto")),
-            bfloat16=config.precision == "bfloat16",
-            progress=progress and sys.stderr.isatty(),
-        )
+        with joined(device) as here:
+            encoded = EncodedExamples(
+                examples,
+                captioner.encoder,
+                tapped_layer=captioner.config.tapped_layer,
+                n=stage.pool,
+                n_captions=stage.pool_captions,
+                response_db=stage.pool_response_db,
+                device=here.device,
+                bfloat16=config.precision == "bfloat16",
+                progress=progress and here.first and sys.stderr.isatty(),
+            )
         shared.pools[stage.name] = encoded
     run_training(
         training,
