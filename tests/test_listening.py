@@ -22,7 +22,7 @@ from aural.errors import AudioError, UsageError
 from aural.listening.evaluate import UNSEEN_WORDS, evaluate, evaluate_held_out, judge
 from aural.listening.recipes import RECIPES
 from aural.listening.train import Collate, train
-from aural.manifest import Clip, Event, write_manifest
+from aural.manifest import Clip, Event, read_manifest, write_manifest
 from aural.networks.beats import BeatsConfig
 from aural.networks.conv_encoder import ConvEncoderConfig
 from aural.networks.htsat import small as small_htsat
@@ -144,6 +144,14 @@ def test_tiny_recipe_is_a_whole_road(manifest: Path, folder: Path, tmp_path: Pat
     assert result.exit_code == 0, result.output
     assert "rain" in load_config(tmp_path / "cli", ListenerConfig, SYSTEM).labels
     assert "rooster" not in load_config(tmp_path / "cli", ListenerConfig, SYSTEM).labels  # it is of fold1 only
+
+
+def test_a_training_goes_on_with_what_it_was_begun_with(manifest: Path, tmp_path: Path) -> None:
+    train("tiny", manifest=manifest, out=tmp_path / "a", steps=1, progress=False)
+    write_manifest(tmp_path / "m.jsonl", read_manifest(manifest)[:-1])
+    with pytest.raises(UsageError, match="a was begun with another set of clips:"):
+        train("tiny", manifest=tmp_path / "m.jsonl", out=tmp_path / "a", steps=1, resume=True, progress=False)
+    train("tiny", manifest=manifest, out=tmp_path / "a", steps=2, resume=True, progress=False)
 
 
 def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
