@@ -1,16 +1,17 @@
 """Judging answers: right, in form, calibrated."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aural.answering.answer import load
-from aural.answering.evaluate import Answered, ask, calibration_error, classify, score, score_labels
+from aural.answering.evaluate import Answered, ask, calibration_error, classify, evaluate, score, score_labels
 from aural.audio import read_mono, write
 from aural.demo import EXAMPLES, LABELS
-from aural.errors import AudioError
-from aural.manifest import Clip
+from aural.errors import UsageError
+from aural.manifest import Clip, write_manifest
 
 
 def answered(expected: str, said: str, kind: str = "presence", audio: str = "a.wav") -> Answered:
@@ -91,6 +92,22 @@ def test_a_part_of_a_recording_is_heard_alone(tmp_path: Path) -> None:
     of_files = {(one.clip.audio.name, one.clip.question): one.answer for one in ask(model, alone)}
     of_parts = {(one.clip.start, one.clip.question): one.answer for one in ask(model, asked(clips))}
     assert list(of_parts.values()) == list(of_files.values()) and len(set(of_parts.values())) > 2
-    beyond = Clip(tmp_path / "joined.wav", 1000.0, question="What can be heard?", answer="x")
-    with pytest.raises(AudioError, match="start earlier"):
-        ask(model, [beyond])
+
+
+def test_a_clip_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, files = load(device="cpu"), sorted(EXAMPLES.glob("*.ogg"))[:2]
+    (tmp_path / "text.wav").write_text("no sound")
+    good_clips = [Clip(files[0], labels=("rain",)), Clip(files[1], labels=("baby cry",))]
+    bad_clips = [replace(good_clips[0], audio=tmp_path / name) for name in ("missing.wav", "text.wav")]
+    bad_clips.append(replace(good_clips[1], start=1000.0))
+    clips = [bad_clips[0], good_clips[0], bad_clips[1], good_clips[1], bad_clips[2]]
+    for known in ({}, {"question": "What can be heard?", "answer": "rain"}):
+        write_manifest(tmp_path / "good.jsonl", [replace(clip, **known) for clip in good_clips])
+        write_manifest(tmp_path / "mixed.jsonl", [replace(clip, **known) for clip in clips])
+        write_manifest(tmp_path / "bad.jsonl", [replace(clip, **known) for clip in bad_clips])
+        good, mixed = (evaluate(model, tmp_path / name) for name in ("good.jsonl", "mixed.jsonl"))
+        assert (good.pop("protocol")["n_unreadable"], mixed.pop("protocol")["n_unreadable"]) == (0, 3)
+        assert good == mixed
+        with pytest.raises(UsageError, match="none of its 3 clips to judge can be read"):
+            evaluate(model, tmp_path / "bad.jsonl")
+    assert "missing.wav: there is no such file" in caplog.text and "start earlier" in caplog.text

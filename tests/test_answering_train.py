@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pengi_models import HTSAT
+from second_process import SeenError, second_of_two
 from tiny_models import listener
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, GPT2Config, GPT2LMHeadModel
 
@@ -19,7 +20,7 @@ from aural.answering.recipes import TASKS, Recipe
 from aural.answering.train import Shared, train
 from aural.audio import write
 from aural.errors import UsageError
-from aural.manifest import Clip, write_manifest
+from aural.manifest import Clip, read_manifest, write_manifest
 
 GOLDEN = Path(__file__).parent / "golden" / "pengi"
 
@@ -70,6 +71,10 @@ def test_the_papers_recipe_over_borrowed_models(manifest: Path, tmp_path: Path) 
     assert prefix.shape == (1, 4, 16)
     with pytest.raises(UsageError, match="leave out --encoder"):
         train("paper", manifest=manifest, out=tmp_path / "b", encoder=tmp_path, change=small, **given)
+    torch.manual_seed(1)
+    GPT2LMHeadModel(gpt2.config).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(UsageError, match="was begun with another language model:"):
+        train("paper", manifest=manifest, out=tmp_path / "out", change=small, resume=True, progress=False, **given)
 
 
 def test_parts_that_a_recipe_does_not_take_are_refused(manifest: Path, tmp_path: Path) -> None:
@@ -77,6 +82,46 @@ def test_parts_that_a_recipe_does_not_take_are_refused(manifest: Path, tmp_path:
         train("tiny", manifest=manifest, out=tmp_path / "a", text_encoder=tmp_path)
     with pytest.raises(UsageError, match="pass --gpt2 and --text-encoder"):
         train("paper", manifest=manifest, out=tmp_path / "a")
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    clips = []
+    for number, label in enumerate(("dog bark", "rain")):
+        waveform = 0.1 * np.random.default_rng(number).standard_normal(16000).astype(np.float32)
+        write(tmp_path / f"{number}.wav", waveform, 16000)
+        clips.append(Clip(tmp_path / f"{number}.wav", captions=(f"a {label}",), labels=(label,)))
+    write_manifest(tmp_path / "several.jsonl", clips)
+    return tmp_path / "several.jsonl"
+
+
+def test_a_training_goes_on_with_what_it_was_begun_with(several: Path, tmp_path: Path) -> None:
+    over = listener(tmp_path / "listener", several)
+
+    def run(manifest: Path = several, encoder: Path = over, **options: Any) -> None:
+        out = tmp_path / "out"
+        train("tiny", manifest=manifest, out=out, encoder=encoder, steps=1, resume=True, progress=False, **options)
+
+    run()
+    run()
+    other = [*read_manifest(several), replace(read_manifest(several)[0], captions=("a dog",))]
+    write_manifest(tmp_path / "other.jsonl", other)
+    (mine := tmp_path / "mine.csv").write_text("task,prompt,answer\naudio captioning,what is heard,{caption}\n")
+    with pytest.raises(UsageError, match="was begun with another set of clips:"):
+        run(tmp_path / "other.jsonl")
+    with pytest.raises(UsageError, match="was begun with another table of tasks:"):
+        run(tasks=mine)
+    with pytest.raises(UsageError, match="facts was begun with another encoder:"):
+        run(encoder=listener(tmp_path / "other", tmp_path / "other.jsonl"))
+
+
+def test_each_process_encodes_on_its_own_device(several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = listener(tmp_path / "listener", several)
+    with second_of_two(monkeypatch) as devices:
+        monkeypatch.setattr("aural.answering.train.EncodedScenes", devices)
+        with pytest.raises(SeenError):
+            train("tiny", manifest=several, out=tmp_path / "a", encoder=over, device="cuda", progress=False)
+    assert devices.seen == [torch.device("cuda", 1)]
 
 
 def test_tasks_of_a_users_own_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,44 +147,9 @@ def test_answers_do_not_depend_on_the_batch(model: AnsweringModel, how: dict[str
         assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-4)
 
 
-def test_few_windows_of_long_recordings_are_held_at_a_time(model: AnsweringModel) -> None:
-    made: list[weakref.ref[Window]] = []
-    alive: list[int] = []
-
-    class Counting(AnsweringModel):
-        def windows(self, sound: Any, length: float | None = None) -> Iterator[Window]:
-            for window in super().windows(sound, length):
-                made.append(weakref.ref(window))
-                alive.append(sum(one() is not None for one in made))
-                yield window
-                del window
-
-    counting = Counting(**vars(model))
-    sounds = [(np.tile(LONG[0], 4), RATE), LONG, SOUNDS[0], (np.tile(LONG[0], 2), RATE)]
-    for options in ({}, {"windows": 1.0}):
-        alive.clear()
-        found = answer(sounds, QUESTION, model=counting, batch_size=3, **options)
-        assert len(alive) > 10 and max(alive) <= 3 + 1  # one more, which says that the batch is complete
-        alone = [answer(sound, QUESTION, model=model, **options) for sound in sounds]
-        for one, other in zip(found, alone, strict=True):
-            one, other = (some if isinstance(some, list) else [some] for some in (one, other))
-            assert [(a.text, a.start, a.end) for a in one] == [(a.text, a.start, a.end) for a in other]
-            assert [a.score for a in one] == pytest.approx([a.score for a in other], abs=1e-4)
-
-
 def test_the_seed_decides_what_is_drawn(model: AnsweringModel) -> None:
     drawn = [aural.answer(SOUNDS[0], QUESTION, model=model, method="sample", seed=seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
-
-
-def test_windows_have_times_and_answers_of_their_own(model: AnsweringModel) -> None:
-    answers = answer(LONG, QUESTION, model=model, windows=2.5)
-    assert [(one.start, one.end) for one in answers] == [(0.0, 2.5), (2.5, 5.0), (5.0, 7.5), (7.5, 9.0)]
-    for one in answers:
-        stretch = LONG[0][round(one.start * RATE) : round(one.end * RATE)]
-        alone = answer((stretch, RATE), QUESTION, model=model)
-        assert (one.text, one.score) == (alone.text, pytest.approx(alone.score, abs=1e-4))
-        assert (alone.start, alone.end) == (None, None)
 
 
 def test_a_long_recording_has_the_answer_that_fits_its_windows_best(model: AnsweringModel) -> None:
@@ -290,8 +254,7 @@ def test_what_a_person_writes_becomes_a_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"windows": 5.0}, "hears up to 4 s"),
-        ({"windows": 0.0}, "hears up to 4 s"),
+        ({"windows": 0.0}, "windows of 0 s"),
         ({"method": "guess"}, "beam, greedy, sample"),
         ({"beams": 0}, "0 beams"),
         ({"max_tokens": 0}, "0 tokens"),

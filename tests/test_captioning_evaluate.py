@@ -65,7 +65,7 @@ def test_a_label_that_is_not_in_the_table_counts_by_its_own_words() -> None:
 
 def test_nothing_to_judge_is_an_error(tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.jsonl", [Clip(audio=tmp_path / "a.wav", split="x")])
-    with pytest.raises(UsageError, match="no labelled clip"):
+    with pytest.raises(UsageError, match="no clip with labels or captions"):
         evaluate(None, tmp_path / "m.jsonl")  # type: ignore[arg-type]  # it must not come so far as to use the model
     with pytest.raises(UsageError, match="--hold-out"):
         evaluate_held_out(tmp_path, tmp_path / "m.jsonl")
@@ -100,13 +100,56 @@ def test_order_and_counts_by_hand() -> None:
     assert found["fluent"] == 1.0
 
 
-def test_reference_captions_are_scored_when_all_have_them() -> None:
-    said = [("rain falls", "rain is falling"), ("a rooster crows", "the call of a rooster")]
+def test_reference_captions_are_scored_as_far_as_there_are_some() -> None:
+    said = [("rain falls", "rain is falling"), ("a rooster crows", "the call of a rooster"), ("a dog barks",), ()]
     clips = [Clip(Path(f"{n}.wav"), labels=("rain",), captions=captions) for n, captions in enumerate(said)]
-    found = score([Judged(clips[0], "rain is falling"), Judged(clips[1], "a dog barks")])
-    assert 0 < found["caption_scores"]["bleu_1"] < 1
-    assert found["caption_scores"]["cider_d"] > 0
-    assert "spider" not in found["caption_scores"]
+    told = ["rain is falling", "a dog barks", "a dog barks", "rain falls"]
+    some = [Judged(clip, caption) for clip, caption in zip(clips, told, strict=True)]
+    found = score(some[:2])["caption_scores"]
+    assert 0 < found["bleu_1"] < 1
+    assert found["cider_d"] > 0
+    assert "spider" not in found
+    more = score(some)[
+        "caption_scores"
+    ]  # one caption is enough to be compared with, and where there is none is no harm
+    assert (more["protocol"]["n_items"], more["protocol"]["n_references"]) == (3, [1, 2])
+    assert more["cider_d"] > found["cider_d"]
+    assert "caption_scores" not in score(some[2:])  # CIDEr-D weighs words over the clips: one says nothing
+
+
+def test_clips_without_labels_are_compared_with_their_captions_alone() -> None:
+    labelled = [judged("a dog barks", "dog bark", source="a"), judged("rain falls", "dog bark", source="b")]
+    said = ("a dog barks", "a dog is barking")
+    others = [Judged(Clip(Path(f"{n}.wav"), captions=said), "a dog barks loudly") for n in range(2)]
+    alone, together, without = score(labelled), score(labelled + others), score(others)
+    same = ("right", "right_interval_95", "exact", "exact_interval_95", "n_labelled", "right_of_label", "events")
+    assert {name: together[name] for name in same} == {name: alone[name] for name in same}
+    assert together["not_exact"] == alone["not_exact"]
+    assert (together["n_clips"], together["n_labelled"], without["n_labelled"]) == (4, 2, 0)
+    assert {without[name] for name in ("right", "right_interval_95", "exact", "exact_interval_95")} == {None}
+    assert (without["right_of_label"], without["not_exact"], "events" in without) == ({}, [], False)
+    assert without["fluent"] == 1.0
+    assert together["caption_scores"] == without["caption_scores"]
+
+
+def test_a_clip_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, files = load(device="cpu"), sorted(EXAMPLES.glob("*.ogg"))[:2]
+    said = ("a sound can be heard", "something is heard")
+    good = [Clip(file, captions=said) for file in files]
+    (tmp_path / "text.wav").write_text("no sound")
+    bad = [Clip(tmp_path / "missing.wav", captions=said), Clip(files[0], start=1000.0, captions=said)]
+    bad.append(Clip(tmp_path / "text.wav", captions=said))
+    write_manifest(tmp_path / "good.jsonl", good)
+    write_manifest(tmp_path / "mixed.jsonl", [bad[0], good[0], bad[1], good[1], bad[2]])
+    write_manifest(tmp_path / "bad.jsonl", bad)
+    found, mixed = (evaluate(model, tmp_path / name, method="greedy") for name in ("good.jsonl", "mixed.jsonl"))
+    assert (found.pop("protocol")["n_unreadable"], mixed.pop("protocol")["n_unreadable"]) == (0, 3)
+    assert found == mixed
+    assert (found["n_clips"], found["right"], found["caption_scores"]["protocol"]["n_items"]) == (2, None, 2)
+    for name in ("missing.wav: there is no such file", "nothing is left at 1000.0 s", "text.wav"):
+        assert name in caplog.text
+    with pytest.raises(UsageError, match="none of its 3 clips to judge can be read"):
+        evaluate(model, tmp_path / "bad.jsonl", method="greedy")
 
 
 def test_a_part_of_a_recording_is_heard_alone(tmp_path: Path) -> None:

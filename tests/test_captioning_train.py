@@ -1,11 +1,14 @@
 """The whole road of training with the tiny recipe: stages, resuming, holding out, the folder that comes out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from second_process import SeenError, second_of_two
 from tiny_models import listener
 
 from aural.audio import write
@@ -14,6 +17,7 @@ from aural.captioning.data import DataSettings
 from aural.captioning.encoded import EncodedExamples
 from aural.captioning.model import Captioner
 from aural.captioning.recipes import RECIPES
+from aural.captioning.tokenizer import train_tokenizer
 from aural.captioning.train import Shared, load_encoder, train
 from aural.checkpoint import load_weights
 from aural.errors import UsageError
@@ -59,6 +63,44 @@ def test_tiny_recipe_gives_a_model_that_loads_and_resumes_to_the_same(
         assert all(torch.equal(before[name], again[name]) for name in before)
     with pytest.raises(UsageError, match="resume"):
         run("a")
+
+
+def test_a_training_goes_on_with_what_it_was_begun_with(
+    manifest: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(manifest: Path = manifest, encoder: Path = encoder, **options: Any) -> None:
+        train("tiny", manifest=manifest, out=tmp_path / "a", encoder=encoder, progress=False, resume=True, **options)
+
+    run()
+    stages = [stage.name for stage in RECIPES["tiny"]().stages[:-1]]
+    folders = [*(tmp_path / "a" / "stages" / name for name in stages), tmp_path / "a"]
+    assert all((folder / "training" / "of.json").is_file() for folder in folders)
+    fewer = [replace(clip, captions=(*clip.captions, "a sound")) for clip in read_manifest(manifest)]
+    write_manifest(tmp_path / "other.jsonl", fewer)
+    with pytest.raises(UsageError, match="was begun with another set of clips:"):
+        run(tmp_path / "other.jsonl")
+    with pytest.raises(UsageError, match="was begun with another set of clips and another hold-out:"):
+        run(hold_out="fold1")
+    with pytest.raises(UsageError, match="was begun with another encoder:"):
+        run(encoder=listener(tmp_path / "other", tmp_path / "other.jsonl"))
+    (other := tmp_path / "tokenizer.json").write_text(train_tokenizer(["a b c"], 300).to_str(), encoding="utf-8")
+    with pytest.raises(UsageError, match="was begun with another tokenizer"):
+        run(tokenizer=other)
+    monkeypatch.setattr("aural.captioning.train.train_tokenizer", None)  # the one that is kept is taken
+    run()
+    for folder in folders:
+        (folder / "training" / "of.json").unlink()  # as in trainings of before it was kept
+    run()
+
+
+def test_each_process_encodes_on_its_own_device(
+    manifest: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with second_of_two(monkeypatch) as devices:
+        monkeypatch.setattr("aural.captioning.train.EncodedExamples", devices)
+        with pytest.raises(SeenError):
+            train("tiny", manifest=manifest, out=tmp_path / "a", encoder=encoder, device="cuda", progress=False)
+    assert devices.seen == [torch.device("cuda", 1)]
 
 
 def test_frozen_encoder_is_the_listener_s(manifest: Path, encoder: Path, tmp_path: Path) -> None:

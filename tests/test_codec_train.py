@@ -270,6 +270,12 @@ def test_a_decoder_learns_on_and_codes_stay(whole: Path, manifest: Path, tmp_pat
     assert changed_ones and all(name.startswith("decoder.") for name in changed_ones)
     assert load_codec(tmp_path / "out").digest == load_codec(whole).digest
     assert f"--codec {whole}" in (tmp_path / "out" / "README.md").read_text()
+    given: dict[str, Any] = {"out": tmp_path / "out", "device": "cpu", "change": alone, "progress": False}
+    with pytest.raises(UsageError, match="was begun with another codec:"):
+        train("tiny", manifest=manifest, codec=str(tmp_path / "out"), resume=True, **given)
+    with pytest.raises(UsageError, match="was begun with another set of clips and another hold-out:"):
+        train("tiny", manifest=manifest, codec=str(whole), hold_out="fold1", resume=True, **given)
+    train("tiny", manifest=manifest, codec=str(whole), resume=True, **given)
 
 
 def test_a_decoder_needs_a_codec_and_others_need_none(whole: Path, manifest: Path, tmp_path: Path) -> None:

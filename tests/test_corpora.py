@@ -320,6 +320,7 @@ def test_a_complete_folder_is_prepared_in_silence(esc10_folder: Path, caplog: py
         (["file,caption,start", "a.wav,a dog,-1"], "metadata.csv", "row 1: start and duration"),
         (["{"], "metadata.json", "cannot be read as json"),
         (["[1]"], "metadata.json", "list of objects"),
+        (["[" * 100_000], "metadata.json", "cannot be read as json"),
     ],
 )
 def test_tables_that_cannot_be_used(lines: list[str], name: str, message: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aural.audio import write
-from aural.corpora import audiocaps, clotho, esc50, folder
+from aural.corpora import audiocaps, clotho, esc10, esc50, folder, instruments
 from aural.errors import UsageError
 from aural.manifest import read_manifest, write_manifest
 from aural.sound_phrases import captions
@@ -185,6 +185,30 @@ def test_what_is_not_the_corpus(corpus: object, named: str, tmp_path: Path) -> N
     add_sounds(tmp_path, "a.wav")
     with pytest.raises(UsageError, match=f"{named}: has no column .*; is this the folder of that corpus"):
         prepare(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "table", "header", "row", "lacking"),
+    [
+        (
+            esc50,
+            "meta/esc50.csv",
+            "filename,fold,target,category,esc10,src_file,take",
+            "a.wav,1,0",
+            "category, src_file",
+        ),
+        (esc10, "metadata.csv", "file,fold,label,phrase,source_id,licence", "a.wav,1", "label, licence, phrase"),
+        (instruments, "metadata.csv", "file,label,phrase,source_name", "a.wav", "label, phrase, source_name"),
+        (clotho, "clotho_captions_development.csv", HEADER, "a.wav,a dog", "caption_2, caption_3"),
+    ],
+)
+def test_a_row_that_was_cut_off(
+    corpus: object, table: str, header: str, row: str, lacking: str, tmp_path: Path
+) -> None:
+    add_sounds(tmp_path, "a.wav")
+    add_table(tmp_path / table, header, row)
+    with pytest.raises(UsageError, match=f"{Path(table).name}: row 1 has no {lacking}.*; mend or remove it$"):
+        corpus.prepare(tmp_path)  # type: ignore[attr-defined]
 
 
 def test_audiocaps_of_a_broken_table(tmp_path: Path) -> None:

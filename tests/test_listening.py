@@ -1,10 +1,12 @@
 """The listener: training, its model folder, the space that sounds and words share, and how it is judged."""
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import piped_sounds
 import pytest
 import torch
 from tiny_models import listener
@@ -12,19 +14,19 @@ from typer.testing import CliRunner
 
 import aural
 from aural.__main__ import app
-from aural.audio import write
+from aural.audio import Sound, write
 from aural.captioning.data import clean_caption
 from aural.checkpoint import load_config, load_weights, system_of
-from aural.embedding import embed_audio, embed_text, load
+from aural.embedding import ListeningModel, embed_audio, embed_text, load
 from aural.errors import AudioError, UsageError
-from aural.listening.evaluate import UNSEEN_WORDS, evaluate, evaluate_held_out
+from aural.listening.evaluate import UNSEEN_WORDS, evaluate, evaluate_held_out, judge
 from aural.listening.recipes import RECIPES
 from aural.listening.train import Collate, train
-from aural.manifest import Clip, Event, write_manifest
+from aural.manifest import Clip, Event, read_manifest, write_manifest
 from aural.networks.beats import BeatsConfig
 from aural.networks.conv_encoder import ConvEncoderConfig
 from aural.networks.htsat import small as small_htsat
-from aural.networks.listener import SYSTEM, Listener, ListenerConfig
+from aural.networks.listener import SYSTEM, Heard, Listener, ListenerConfig
 from aural.sound_phrases import SOUNDS, captions
 from aural.soundscapes.examples import Example
 
@@ -144,6 +146,14 @@ def test_tiny_recipe_is_a_whole_road(manifest: Path, folder: Path, tmp_path: Pat
     assert "rooster" not in load_config(tmp_path / "cli", ListenerConfig, SYSTEM).labels  # it is of fold1 only
 
 
+def test_a_training_goes_on_with_what_it_was_begun_with(manifest: Path, tmp_path: Path) -> None:
+    train("tiny", manifest=manifest, out=tmp_path / "a", steps=1, progress=False)
+    write_manifest(tmp_path / "m.jsonl", read_manifest(manifest)[:-1])
+    with pytest.raises(UsageError, match="a was begun with another set of clips:"):
+        train("tiny", manifest=tmp_path / "m.jsonl", out=tmp_path / "a", steps=1, resume=True, progress=False)
+    train("tiny", manifest=manifest, out=tmp_path / "a", steps=2, resume=True, progress=False)
+
+
 def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, beats, htsat, judge, tiny"):
         train("huge", manifest=manifest, out=tmp_path / "a")
@@ -182,6 +192,17 @@ def test_embeddings(folder: Path, tmp_path: Path) -> None:
         embed_audio([(short, RATE), tmp_path / "bad.wav"], model=model)
 
 
+def test_what_can_be_read_only_once_is_embedded(folder: Path, tmp_path: Path) -> None:
+    model = load(folder)
+    write(tmp_path / "long.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 12 * RATE).astype(np.float32), RATE)
+    content = (tmp_path / "long.wav").read_bytes()
+    expected = embed_audio(tmp_path / "long.wav", model=model)
+    with piped_sounds.named(tmp_path / "pipe", content) as pipe:
+        assert torch.equal(embed_audio(pipe, model=model), expected)
+    with piped_sounds.streamed(content) as stream:
+        assert torch.equal(embed_audio(stream, model=model), expected)
+
+
 def test_loading(folder: Path, tmp_path: Path) -> None:
     assert aural.load(folder).listener.config.labels  # type: ignore[union-attr]
     assert aural.load("listening").listener.config.labels  # type: ignore[union-attr]
@@ -203,6 +224,41 @@ def test_scores_carry_their_protocol(manifest: Path, folder: Path) -> None:
         evaluate_held_out(manifest.parent, manifest)
     with pytest.raises(UsageError, match="no clip with a single label"):
         evaluate(load(folder), manifest, split="fold9")
+
+
+def test_parts_are_heard_alone_and_what_cannot_be_read_is_left_out(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator, model = np.random.default_rng(3), load(folder)
+    loud, soft = (generator.standard_normal(2 * RATE).astype(np.float32) * gain for gain in (0.2, 0.001))
+    soft[::400] += 0.5
+    for name, waveform in {"loud": loud, "soft": soft, "joined": np.concatenate([loud, soft])}.items():
+        write(tmp_path / f"{name}.wav", waveform, RATE)
+    clips = [Clip(tmp_path / "loud.wav", labels=("rain",)), Clip(tmp_path / "soft.wav", labels=("rooster",))]
+    parts = [replace(clip, audio=tmp_path / "joined.wav", source=clip.audio.name) for clip in clips]
+    parts = [replace(parts[0], duration=2.0), replace(parts[1], start=2.0)]
+    heard: dict[int, list[object]] = {}
+
+    class Hearing(ListeningModel):
+        def hear(self, sound: Sound) -> Iterator[Heard]:
+            for one in super().hear(sound):
+                heard.setdefault(len(heard), []).append(one.steps)
+                yield one
+
+    hearing = Hearing(**{field.name: getattr(model, field.name) for field in fields(model)})
+    rows = judge(hearing, [*clips, *parts])
+    for whole, part in ((0, 2), (1, 3)):
+        assert [one.shape for one in heard[whole]] == [one.shape for one in heard[part]]  # type: ignore[attr-defined]
+        assert all(torch.equal(one, other) for one, other in zip(heard[whole], heard[part], strict=True))  # type: ignore[arg-type]
+    assert [row["label"] for row in rows] == ["rain", "rooster"] * 2
+    bad = [Clip(tmp_path / "missing.wav", labels=("rain",)), Clip(tmp_path / "loud.wav", 1000.0, labels=("rooster",))]
+    write_manifest(tmp_path / "m.jsonl", [bad[0], clips[0], bad[1], clips[1]])
+    found = evaluate(model, tmp_path / "m.jsonl")
+    assert (found["n_clips"], found["protocol"]["n_unreadable"]) == (2, 2)
+    assert "missing.wav: there is no such file" in caplog.text
+    write_manifest(tmp_path / "bad.jsonl", bad)
+    with pytest.raises(UsageError, match="none of its 2 clips to judge can be read"):
+        evaluate(model, tmp_path / "bad.jsonl")
 
 
 COMMON = {"a", "an", "the", "on", "of", "with", "someone", "cutting", "burning"}

@@ -1,14 +1,14 @@
 """Manifests: read strictly, written so that they read back."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from aural.errors import ManifestError
-from aural.manifest import Clip, Event, read_manifest, write_manifest
+from aural.manifest import Clip, Event, clips_digest, read_manifest, write_manifest
 
 HERE = Path("/recordings")
 texts = st.text().map(lambda text: f"a{text}")  # control characters, U+2028 and all
@@ -128,6 +128,36 @@ def test_a_bad_line_is_reported_with_its_number(line: str, problem: str, tmp_pat
         read_manifest(path)
     assert str(raised.value).startswith(f"{path}:3: ")
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("depth", [500, *range(940, 1000, 10), 100_000])
+def test_a_line_of_lists_in_lists_is_a_bad_line(depth: int, tmp_path: Path) -> None:
+    nested = "[" * depth + "]" * depth
+    problem = r"m\.jsonl:1: (lists or objects in one another|field 'captions')"
+    with pytest.raises(ManifestError, match=problem) as raised:
+        read_manifest(written(tmp_path, '{"audio": "a.wav", "captions": ' + nested + "}"))
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+def test_a_digest_tells_clips_apart_wherever_they_lie(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.wav").write_bytes(b"1234")
+    clip = Clip(tmp_path / "a" / "x.wav", captions=("a dog",), labels=("dog",), split="fold1")
+    known = clips_digest([clip])
+    assert len(known) == 64 and known == clips_digest([replace(clip, audio=tmp_path / "b" / "x.wav")])
+    assert known == clips_digest([replace(clip, split="fold2")])
+    assert clips_digest([clip], "split") != clips_digest([replace(clip, split="fold2")], "split")
+    others = [
+        replace(clip, start=1.0),
+        replace(clip, duration=1.0),
+        replace(clip, captions=()),
+        replace(clip, labels=()),
+    ]
+    others.append(replace(clip, audio=tmp_path / "a" / "y.wav"))
+    (tmp_path / "a" / "x.wav").write_bytes(b"12345")
+    digests = [clips_digest(some) for some in ([clip], *([other] for other in others), [clip, clip], [])]
+    assert len({known, *digests}) == 1 + len(digests)
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

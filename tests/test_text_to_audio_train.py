@@ -21,7 +21,7 @@ from aural.audio import read_mono
 from aural.checkpoint import load_config, load_weights
 from aural.codec_folder import load_codec
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import read_manifest
+from aural.manifest import read_manifest, write_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.text_to_audio.convert import SYSTEM, load_model
 from aural.text_to_audio.data import MixingSettings, Recordings, TrueSound, mixed
@@ -65,6 +65,10 @@ def test_trains_and_goes_on_where_it_stopped(trained: Path, manifest: Path, over
     assert all(torch.equal(whole[name], parts[name]) and torch.equal(whole[name], first[name]) for name in whole)
     with pytest.raises(UsageError, match="codes of other sounds"):
         train("tiny", out=tmp_path / "c", seed=1, **common)
+    write_manifest(tmp_path / "m.jsonl", read_manifest(manifest)[1:])
+    others = {"manifest": tmp_path / "m.jsonl", "codes": tmp_path / "codes"}
+    with pytest.raises(UsageError, match="was begun with another set of clips:"):
+        train("tiny", out=tmp_path / "whole", change=saved_half_way, resume=True, **{**common, **others})
 
 
 def test_the_pool_holds_the_codes_of_each_sound_and_goes_on_where_it_was_stopped(over: Path, tmp_path: Path) -> None:

@@ -411,6 +411,28 @@ def test_occupied_folders_are_refused(tmp_path: Path) -> None:
         worker.run(tmp_path / "model", resume=True)
 
 
+def test_what_goes_on_is_of_the_same(tmp_path: Path) -> None:
+    of = {"set of clips": "abc", "hold-out": None, "tokenizer": "x" * 1000, "table of tasks": [("a", 0.5)]}
+    worker.run(tmp_path, steps=3, of=of)
+    known = json.loads((tmp_path / "training" / "of.json").read_text())
+    assert known["set of clips"] == "abc" and len(known["tokenizer"]) == 64
+    worker.run(tmp_path, steps=4, resume=True, of={**of, "table of tasks": (("a", 0.5),)})
+    with pytest.raises(
+        UsageError, match=r"was begun with another hold-out and another tokenizer: go on with"
+    ) as raised:
+        worker.run(tmp_path, steps=5, resume=True, of={**of, "hold-out": "fold1", "tokenizer": "x" * 999})
+    assert "\n" not in str(raised.value)
+    assert json.loads((tmp_path / "training" / "of.json").read_text()) == known
+    worker.run(tmp_path, steps=5, resume=True, of={**of, "encoder": "as no version before said it"})
+    with pytest.raises(UsageError, match="was begun with another encoder:"):
+        worker.run(tmp_path, steps=6, resume=True, of={**of, "encoder": "other"})
+    worker.run(tmp_path, steps=6, resume=True)
+    (tmp_path / "training" / "of.json").unlink()  # as in trainings of before it was kept
+    worker.run(tmp_path, steps=7, resume=True, of={"set of clips": "def"})
+    with pytest.raises(UsageError, match="another set of clips"):
+        worker.run(tmp_path, steps=8, resume=True, of={"set of clips": "abc"})
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unusable_example_is_one_line(tmp_path: Path, workers: int) -> None:
     def example(index: int) -> Tensor:

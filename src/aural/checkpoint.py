@@ -12,6 +12,7 @@ runs code from a checkpoint.
 """
 
 import difflib
+import hashlib
 import json
 import os
 import pickle
@@ -138,6 +139,15 @@ def load_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(folder) / WEIGHTS
     return {name: _widened(tensor) for name, tensor in _read_safetensors(path).items()}
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """64 hexadecimal digits that tell these weights, with their names and shapes, from all others."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from aural.device import choose_device
 from aural.features import SAMPLE_RATE
 from aural.networks.listener import SYSTEM, Heard, Listener, ListenerConfig
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
+from aural.sound_source import rewindable
 
 LONGEST_WINDOW = 10.0
 """Seconds heard at once."""
@@ -45,6 +46,7 @@ class ListeningModel:
     @torch.inference_mode()
     def hear(self, sound: Sound) -> Iterator[Heard]:
         """What is heard in each window of a sound (one where it is short), batches of one."""
+        sound = rewindable(sound)  # its length comes first
         length = max(seconds(sound), SHORTEST_WINDOW)
         n_windows = max(1, -(-length // LONGEST_WINDOW))
         for window in windows(sound, SAMPLE_RATE, length / n_windows):

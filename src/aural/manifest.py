@@ -13,6 +13,7 @@ all bad lines at once.
 """
 
 import difflib
+import hashlib
 import json
 import math
 import os
@@ -95,7 +96,10 @@ def read_manifest(path: str | os.PathLike[str], *, required: Literal["audio", "i
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             found: list[str] = []
-            clip = _clip(line, folder, required, found)
+            try:
+                clip = _clip(line, folder, required, found)
+            except RecursionError:
+                clip, found = None, ["lists or objects in one another, too many to be read: write fewer"]
             problems += [f"{path}:{number}: {problem}" for problem in found]
             clips += [clip] if clip else []
     if problems:
@@ -125,6 +129,24 @@ def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
         raise ManifestError(f"{path}: a name in it is not text: {error.object!r}; rename the file") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clips_digest(clips: Iterable[Clip], *more: str) -> str:
+    """Which clips these are: not where they lie, but which recordings, as far as names and sizes tell.
+
+    Args:
+        clips: in their order.
+        more: fields that count, besides the part of the file, captions and labels.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    told = []
+    for clip in clips:
+        size = clip.audio.stat().st_size if clip.audio.is_file() else None
+        known = (clip.audio.name, size, clip.start, clip.duration, clip.captions, clip.labels)
+        told.append((*known, *(getattr(clip, name) for name in more)))
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _object(clip: Clip, folder: str) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def train(
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     blocks: Callable[[nn.Module], Sequence[nn.Module]] | None = None,
     resume: bool = False,
+    of: Mapping[str, Any] | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> TrainResult:
@@ -187,17 +188,19 @@ def train(
             it, those of the first count. Without it the last model is also the best.
         blocks: those parts of the module it is given that FSDP assembles one at a time, such as transformer layers.
         resume: go on with the training in ``out``; starts one if there is none.
+        of: what it learns from, as plain data by a name in the singular: clips, borrowed weights, or digests of them.
+            What goes on must be of the same.
         device: see :func:`aural.processes.joined`.
         progress: show a progress bar on a terminal, and messages, on stderr.
 
     Raises:
-        UsageError: ``out`` holds a training and ``resume`` is false, or one with another config.
+        UsageError: ``out`` holds a training and ``resume`` is false, or one with another config, or of something else.
         ValueError: the names of losses, counts and weights differ, or the metric ``config.best`` is missing.
         AuralError: the gradients are not finite any more.
         KeyboardInterrupt: after the state has been saved.
     """
     with joined(device) as processes, Interruption(talk=progress and processes.first) as interruption:
-        saved = once(lambda: open_training(out, dataclasses.asdict(config), resume))
+        saved = once(lambda: open_training(out, dataclasses.asdict(config), resume, of))
         given = module
         if processes.size > 1 and config.parallel == "fsdp":
             module = copy.deepcopy(module)  # there is no way back from shards

@@ -5,13 +5,13 @@ window gives its best answer. Which of them is the answer of the recording is de
 answers that came best in most windows (:data:`CANDIDATES` of them at most, among equals those of earlier windows) are
 scored under every window, and the one whose mean log-probability a token, averaged over the windows, is highest is
 taken. It is what fits the recording as a whole; with ``windows`` the answer of each stretch is given instead, with its
-times.
+times, and one longer than the model hears at once is answered as a recording of its own.
 """
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil, inf
 from typing import Any, Literal, TypeVar, overload
@@ -34,7 +34,7 @@ from aural.errors import AuralError, UsageError
 from aural.padding import pad
 from aural.sampling import SamplingConfig
 from aural.sound_source import rewindable
-from aural.window_batches import Piece, batches, pieces
+from aural.window_batches import Piece, Stretch, batches, pieces, stretches
 
 Method = Literal["beam", "greedy", "sample"]
 METHODS: tuple[Method, ...] = ("beam", "greedy", "sample")
@@ -70,19 +70,22 @@ class AnsweringModel:
     normalize_prompt: bool = True
     """Whether prompts have length 1, as in training, or are left as they are, as in the released inference code."""
 
-    def windows(self, sound: Sound, length: float | None = None) -> Iterator[Window]:
-        """The windows of a sound that are heard at once: as few as cover it, or of ``length`` seconds each."""
+    def windows(self, sound: Sound) -> Iterator[Window]:
+        """The windows of a sound that are heard at once: as few as cover it."""
         config = self.model.config
-        longest = config.seconds if length is None else length
         sound = rewindable(sound)  # its length comes first
-        if config.htsat is not None and length is None:
-            yield from repeated_windows(sound, config.sample_rate, longest)
+        if config.htsat is not None:
+            yield from repeated_windows(sound, config.sample_rate, config.seconds)
             return
-        if length is None:
-            whole = seconds(sound)
-            # a millisecond more, so that rounding does not leave a sliver at the end
-            longest = whole / ceil(max(whole, SHORTEST_WINDOW) / longest) + 0.001
+        whole = seconds(sound)
+        # a millisecond more, so that rounding does not leave a sliver at the end
+        longest = whole / ceil(max(whole, SHORTEST_WINDOW) / config.seconds) + 0.001
         yield from windows_of(sound, config.sample_rate, longest)
+
+    def stretches(self, sound: Sound, length: float | None = None) -> Iterator[tuple[Stretch, Iterator[Window]]]:
+        """What has an answer each, a whole sound or every ``length`` seconds of it, with its windows."""
+        config = self.model.config
+        return stretches(sound, config.sample_rate, length, longest=config.seconds, whole=self.windows)
 
     @torch.inference_mode()
     def hear(self, windows: Sequence[Window]) -> Tensor:
@@ -262,11 +265,11 @@ def answer_each(
         temperature: of beam search and sampling.
         add_text: text that the answers go on from.
         seed: of the sampling.
-        windows: seconds; an answer for every stretch of that length instead of one for the whole.
+        windows: seconds; an answer for every stretch of that length, however long, instead of one for the whole.
         batch_size: windows read, heard and answered at a time; of those before only what was heard is kept.
 
     Yields:
-        Each sound with a list for each prompt: the one answer, or one for each window.
+        Each sound with a list for each prompt: the one answer, or one for each stretch.
 
     Raises:
         UsageError: an option that does not fit.
@@ -275,8 +278,8 @@ def answer_each(
     method = config.search if method is None else method
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    if windows is not None and not 0 < windows <= config.seconds:
-        raise UsageError(f"windows of {windows:g} s: this model hears up to {config.seconds:g} s at once")
+    if windows is not None and not 0 < windows < inf:
+        raise UsageError(f"windows of {windows:g} s: give a number of seconds above 0")
     if not 1 <= beams <= config.gpt2.vocab_size:
         raise UsageError(f"{beams} beams: give 1 or more, up to the {config.gpt2.vocab_size} tokens of this model")
     if max_tokens < 1 or not 0 < temperature < inf:
@@ -301,32 +304,33 @@ def answer_each(
             return []
         heard, numbers = model.hear([window for window, _ in some]), [number for _, number in some]
         found = zip(*(written(model.prefix(heard, asked[None], add_text), numbers) for asked in read), strict=True)
-        return [
-            _Answered(window.start, window.end, rows if windows is None else None, of_prompts)
-            for (window, _), rows, of_prompts in zip(some, heard, found, strict=True)
-        ]
+        return [_Answered(rows, of_prompts) for rows, of_prompts in zip(heard, found, strict=True)]
 
-    def whole(of_sound: Sequence[_Answered], place: int) -> list[Answer]:
-        """What a sound answers to one of the prompts: one for the whole, or for each window."""
-        found = [one.found[place] for one in of_sound]
-        if windows is None and len(found) > 1:
-            heard = (one.heard[None] for one in of_sound if one.heard is not None)
-            return [combined(model, (model.prefix(one, read[place][None], add_text)[0] for one in heard), found)]
-        times = [(None, None) if windows is None else (one.start, one.end) for one in of_sound]
-        texts = [model.tokenizers.text_of(one.token_ids) for one in found]
-        return [Answer(text, one.score, *when) for text, one, when in zip(texts, found, times, strict=True)]
+    def whole(of_stretch: Sequence[_Answered], place: int) -> Answer:
+        """What a stretch, or all of a sound, answers to one of the prompts."""
+        found = [one.found[place] for one in of_stretch]
+        if len(found) == 1:
+            return Answer(model.tokenizers.text_of(found[0].token_ids), found[0].score)
+        prefixes = (model.prefix(one.heard[None], read[place][None], add_text)[0] for one in of_stretch)
+        return combined(model, prefixes, found)
 
     remaining = iter(sounds)
     while chunk := list(islice(remaining, batch_size)):
-        of_sound: list[_Answered] = []
-        for batch in batches(pieces(chunk, lambda sound: model.windows(sound, windows)), batch_size):
+        of_stretch: list[_Answered] = []
+        of_sound: list[list[Answer]] = [[] for _ in read]
+        for batch in batches(pieces(chunk, lambda sound: model.stretches(sound, windows)), batch_size):
             fresh = iter(answered(batch))
             for piece in batch:
                 if piece.window is not None:
-                    of_sound.append(next(fresh))
+                    of_stretch.append(next(fresh))
                     continue
-                yield piece.sound, piece.error or [whole(of_sound, place) for place in range(len(read))]
-                of_sound = []
+                if piece.stretch is not None:
+                    for place, answers in enumerate(of_sound):
+                        answers.append(replace(whole(of_stretch, place), **vars(piece.stretch)))
+                else:
+                    yield piece.sound, piece.error or of_sound
+                    of_sound = [[] for _ in read]
+                of_stretch = []
             del batch, piece  # or their windows would be kept while the next ones are read
 
 
@@ -334,10 +338,8 @@ def answer_each(
 class _Answered:
     """What is kept of a window."""
 
-    start: float
-    end: float
-    heard: Tensor | None
-    """(P, E), the audio's half of the prefix; None where every window stands for itself."""
+    heard: Tensor
+    """(P, E), the audio's half of the prefix."""
     found: tuple[Hypothesis, ...]
     """The best answer to each prompt."""
 

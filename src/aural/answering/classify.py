@@ -143,15 +143,15 @@ def classify_each(
     """
     judge = _judge(labels, model, way, multi, prompt, sentence_encoder)
     of_sound: list[Tensor] = []  # probabilities in each window
-    for batch in batches(pieces(sounds, model.windows), 1 if model.device.type == "cpu" else batch_size):
+    for batch in batches(pieces(sounds, model.stretches), 1 if model.device.type == "cpu" else batch_size):
         windows = [piece.window for piece in batch if piece.window is not None]
         fresh = (judge(one) for one in (model.hear(windows).split(1) if windows else ()))
         for piece in batch:
             if piece.window is not None:
                 of_sound.append(next(fresh))
-                continue
-            yield piece.sound, piece.error or _pooled(labels, torch.stack(of_sound), multi)
-            of_sound = []
+            elif piece.ends_sound:
+                yield piece.sound, piece.error or _pooled(labels, torch.stack(of_sound), multi)
+                of_sound = []
 
 
 def _pooled(labels: Sequence[str], probabilities: Tensor, multi: bool) -> Labels:

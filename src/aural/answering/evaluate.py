@@ -7,24 +7,24 @@ text. Manifests of ``aural prepare soundscapes`` say of each question of which k
 question are classified among the labels that occur in what is judged; the expected calibration error (Guo et al. 2017,
 arXiv 1706.04599) compares how sure the model is with how often it is right.
 
-Of a clip that is a part of a recording (``start``, ``duration``) that part is heard. Intervals resample recordings, as
-what is asked of one recording is not independent.
+Of a clip that is a part of a recording (``start``, ``duration``) that part is heard; one that cannot be read is left
+out, with all that is asked of it. Intervals resample recordings, as what is asked of one recording is not independent.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aural import __version__
 from aural.answering.answer import AnsweringModel, Method, answer_each, as_prompt, load
 from aural.answering.classify import WAYS, Way, classify_each
-from aural.audio import Sound
-from aural.errors import AuralError, UsageError
+from aural.errors import UsageError
+from aural.found_of_clips import count_unreadable, found_of_clips
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_phrases import SILENT, SOUNDS
-from aural.sound_source import part
 from aural.soundscapes.questions import NOT_THERE, thing, verdict
 from aural.soundscapes.wording import NUMBERS
 
@@ -101,15 +101,19 @@ def evaluate(
         batch_size: of the search.
 
     Raises:
-        UsageError: neither questions with answers, nor clips with one label.
+        UsageError: neither questions with answers, nor clips with one label, or none that can be read.
     """
     clips = _clips(manifest, split)
     if clips[0].question:
-        found = score(ask(model, clips, method=method, seed=seed, batch_size=batch_size))
+        answered = ask(model, clips, method=method, seed=seed, batch_size=batch_size)
+        n_unreadable = count_unreadable(manifest, clips, answered)
+        found = score(answered)
     else:
-        found = {way: score_labels(classify(model, clips, way)) for way in WAYS}
+        rows = {way: classify(model, clips, way) for way in WAYS}
+        n_unreadable = count_unreadable(manifest, clips, rows[WAYS[0]])
+        found = {way: score_labels(some) for way, some in rows.items()}
     how = method or model.model.config.search
-    return found | {"protocol": _protocol(model.name, manifest, split, how, seed)}
+    return found | {"protocol": _protocol(model.name, manifest, split, how, seed, n_unreadable)}
 
 
 def evaluate_held_out(
@@ -124,7 +128,7 @@ def evaluate_held_out(
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
     Raises:
-        UsageError: ``models`` holds no folder named after a split of the manifest.
+        UsageError: ``models`` holds no folder named after a split of the manifest, or no clip can be read.
     """
     splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
     if not splits:
@@ -132,20 +136,23 @@ def evaluate_held_out(
             f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
         )
     asks = any(clip.question for clip in _clips(manifest, None))
+    judged: list[Clip] = []
     answered: list[Answered] = []
     methods: set[str] = set()
     rows: dict[Way, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for split in splits:
         model, clips = load(models / split, device=device), _clips(manifest, split)
+        judged += clips
         methods.add(method or model.model.config.search)
         if asks:
             answered += ask(model, clips, method=method, seed=seed, batch_size=batch_size)
         else:
             for way in WAYS:
                 rows[way] += classify(model, clips, way)
+    n_unreadable = count_unreadable(manifest, judged, answered if asks else rows[WAYS[0]])
     found = score(answered) if asks else {way: score_labels(some) for way, some in rows.items()}
     how = ", ".join(sorted(methods))
-    return found | {"protocol": _protocol(str(models), manifest, "each held out in turn", how, seed)}
+    return found | {"protocol": _protocol(str(models), manifest, "each held out in turn", how, seed, n_unreadable)}
 
 
 def _clips(manifest: Path, split: str | None) -> list[Clip]:
@@ -169,29 +176,17 @@ def ask(
     seed: int = 0,
     batch_size: int = 8,
 ) -> list[Answered]:
-    """Ask each clip its question; a clip is heard once, whatever is asked of it.
-
-    Raises:
-        AuralError: a recording cannot be read.
-    """
+    """Ask each clip that can be read its question; a clip is heard once, whatever is asked of it."""
     of_sound: dict[tuple[Path, float, float | None], list[Clip]] = {}
     for clip in clips:
         of_sound.setdefault((clip.audio, clip.start, clip.duration), []).append(clip)
     answered = []
     for asked in of_sound.values():
-        (sound,) = _heard(model, asked[:1])
         prompts = [as_prompt(clip.question or "", ()) for clip in asked]
-        ((_, answers),) = answer_each([sound], prompts, model, method=method, seed=seed, batch_size=batch_size)
-        if isinstance(answers, AuralError):
-            raise answers
-        answered += [Answered(clip, one[0].text) for clip, one in zip(asked, answers, strict=True)]
+        find = partial(answer_each, prompts=prompts, model=model, method=method, seed=seed, batch_size=batch_size)
+        for _, answers in found_of_clips(asked[:1], model.model.config.sample_rate, find):
+            answered += [Answered(clip, one[0].text) for clip, one in zip(asked, answers, strict=True)]
     return answered
-
-
-def _heard(model: AnsweringModel, clips: Iterable[Clip]) -> Iterator[Sound]:
-    """The sound of each clip, or the part of it that the clip is; read when it is needed."""
-    rate = model.model.config.sample_rate
-    return (part(clip.audio, rate, start=clip.start, duration=clip.duration) for clip in clips)
 
 
 def score(answered: Sequence[Answered]) -> dict[str, Any]:
@@ -232,16 +227,10 @@ def _share(values: Iterable[bool]) -> float:
 
 
 def classify(model: AnsweringModel, clips: Sequence[Clip], way: Way) -> list[dict[str, Any]]:
-    """A row for each clip: its label and recording, the label found, and its probability.
-
-    Raises:
-        AuralError: a recording cannot be read.
-    """
-    labels = sorted({clip.labels[0] for clip in clips})
+    """A row for each clip that can be read: its label and recording, the label found, and its probability."""
+    find = partial(classify_each, labels=sorted({clip.labels[0] for clip in clips}), model=model, way=way)
     rows = []
-    for clip, (_, found) in zip(clips, classify_each(_heard(model, clips), labels, model, way=way), strict=True):
-        if isinstance(found, AuralError):
-            raise found
+    for clip, found in found_of_clips(clips, model.model.config.sample_rate, find):
         recording = clip.source or str(clip.audio)
         rows.append({"label": clip.labels[0], "found": found.label, "probability": found.score, "recording": recording})
     return rows
@@ -271,7 +260,9 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[float], n_
     return sum(gaps) / len(probabilities)
 
 
-def _protocol(model: str, manifest: Path, split: str | None, method: str, seed: int) -> dict[str, Any]:
+def _protocol(
+    model: str, manifest: Path, split: str | None, method: str, seed: int, n_unreadable: int
+) -> dict[str, Any]:
     return {
         "right": "the answer is the expected one, word for word, reasons aside",
         "interval": f"bootstrap over recordings, {RESAMPLES} resamples",
@@ -280,5 +271,6 @@ def _protocol(model: str, manifest: Path, split: str | None, method: str, seed: 
         "split": split,
         "method": method,
         "seed": seed,
+        "n_unreadable": n_unreadable,
         "aural": __version__,
     }

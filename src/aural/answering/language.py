@@ -130,6 +130,7 @@ def train_language_model(
     training: TrainConfig,
     out: Path,
     resume: bool = False,
+    of: Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Tensor]:
@@ -146,6 +147,7 @@ def train_language_model(
         training: how.
         out: folder of the training.
         resume: go on where an earlier run stopped.
+        of: see :func:`aural.training.train`.
         device: see :func:`aural.processes.joined`.
         progress: show a progress bar on a terminal.
     """
@@ -198,6 +200,7 @@ def train_language_model(
         out=out,
         save=save,
         resume=resume,
+        of=of,
         device=device,
         progress=progress,
     )

@@ -5,7 +5,7 @@ Deshmukh et al. 2023 (arXiv 2305.11834), sections 3 and 4: one objective for all
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -28,15 +28,14 @@ from aural.answering.model import AnsweringConfig, AudioLanguageModel, encode_ro
 from aural.answering.recipes import RECIPES, Recipe
 from aural.answering.tasks import Task, asked_of, placeholders, read_table, read_tasks
 from aural.answering.tokenizer import TEXT_TOKENIZER, TOKENIZER, Tokenizers, stop_token_id
-from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
-from aural.device import choose_device
+from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model, weights_digest
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import VALIDATION, Clip, read_manifest
+from aural.manifest import VALIDATION, Clip, clips_digest, read_manifest
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.htsat import Htsat
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
 from aural.networks.sentence_encoder import load_sentence_encoder
-from aural.processes import once
+from aural.processes import joined, once
 from aural.soundscapes.examples import Examples
 from aural.training import TrainConfig, adjusted, train as run_training
 from aural.whitening import start_white
@@ -152,7 +151,12 @@ def train(
     labelled = unseen or [clip for clip in clips if len(clip.labels) == 1]
     labelled = labelled[:: max(1, ceil(len(labelled) / LABELLED))]
     seen = f"{len(labelled)} clips " + ("left for validation" if unseen else "of those it learned from")
-    how = _How(out, resume, None if device == "auto" else device, progress, labelled, seen)
+    of = {
+        "set of clips": clips_digest(clips, "question", "answer", "about"),
+        "hold-out": hold_out,
+        "table of tasks": [(*astuple(task), share) for task, share in shares.items()],
+    }
+    how = _How(out, resume, of, None if device == "auto" else device, progress, labelled, seen)
     if settings.soundscapes is None:
         if gpt2 is None or (text_encoder is None) != (settings.model.text_encoder is None):
             raise UsageError(
@@ -179,6 +183,8 @@ def train(
 class _How:
     out: Path
     resume: bool
+    of: Mapping[str, Any]
+    """What all parts learn from."""
     device: str | None
     progress: bool
     labelled: Sequence[Clip]
@@ -242,24 +248,25 @@ def _over_soundscapes(
     if not isinstance(listener.encoder, ConvEncoder):
         raise CheckpointError(f"{encoder}: its encoder is not a convolutional one, which this recipe is for")
     assert settings.soundscapes is not None and settings.language is not None and settings.model.sentences is not None
+    of_sound = {**how.of, "encoder": weights_digest(listener.state_dict())}
     if shared.pool is None:
-        target = torch.device(choose_device(how.device or "auto"))
-        encode = partial(
-            encode_rows,
-            listener.encoder.to(target).eval(),
-            n_rows=settings.model.audio_rows,
-            min_seconds=heard.min_seconds,
-        )
-        shared.pool = EncodedScenes(
-            Examples(clips, settings.soundscapes, seed),
-            encode,
-            tuple(shares),
-            n=settings.pool,
-            response_db=settings.pool_response_db,
-            device=target,
-            bfloat16=settings.train.precision == "bfloat16",
-            progress=how.progress and sys.stderr.isatty(),
-        )
+        with joined(how.device) as here:
+            encode = partial(
+                encode_rows,
+                listener.encoder.to(here.device).eval(),
+                n_rows=settings.model.audio_rows,
+                min_seconds=heard.min_seconds,
+            )
+            shared.pool = EncodedScenes(
+                Examples(clips, settings.soundscapes, seed),
+                encode,
+                tuple(shares),
+                n=settings.pool,
+                response_db=settings.pool_response_db,
+                device=here.device,
+                bfloat16=settings.train.precision == "bfloat16",
+                progress=how.progress and here.first and sys.stderr.isatty(),
+            )
     sentences = load_sentence_encoder(settings.model.sentences.name)
     hears = listener.encoder.config
 
@@ -292,27 +299,35 @@ def _over_soundscapes(
                 training=settings.language.train,
                 out=how.out / "language",
                 resume=how.resume,
+                of=how.of,
                 device=how.device,
                 progress=how.progress,
             ),
         )
     words, spoken = shared.language
+    of_sound["language model"] = weights_digest(spoken)
     model, reader = made(words)
     load_into(model.audio_encoder, listener.encoder.state_dict())
     for name, part in (("gpt2.", model.gpt2), ("prompt_rows.", model.prompt_rows)):
         load_into(part, {key.removeprefix(name): value for key, value in spoken.items() if key.startswith(name)})
     start_white(model.audio_rows.linear, shared.pool.first_rows(WHITENED).flatten(0, 1))
     if settings.facts is not None:
-        _say_facts(model, shared.pool, settings.pools, FactRows(reader), settings.facts, how)
+        _say_facts(model, shared.pool, settings.pools, FactRows(reader), settings.facts, of_sound, how)
     shared.pool.hold(settings.pools - 1 if settings.facts is not None else 0)
     collate = EncodedCollate(RememberedPrompts(reader), reader.targets)
     asked = {task.name: share for task, share in shares.items()}
     example = partial(shared.pool.draw, shares=asked, n_asked=settings.n_asked, seed=seed)
-    _run(_OverEncoded(model), example, collate, settings.train, reader, clips, command, how)
+    _run(_OverEncoded(model), example, collate, settings.train, reader, clips, command, of_sound, how)
 
 
 def _say_facts(
-    model: AudioLanguageModel, pool: EncodedScenes, n_pools: int, read: FactRows, training: TrainConfig, how: _How
+    model: AudioLanguageModel,
+    pool: EncodedScenes,
+    n_pools: int,
+    read: FactRows,
+    training: TrainConfig,
+    of: Mapping[str, Any],
+    how: _How,
 ) -> None:
     """Let the audio mapper learn to say the facts, before it learns to be answered from; that takes no GPT-2."""
     of_pool = ceil(training.steps / n_pools) * training.batch_size
@@ -335,6 +350,7 @@ def _say_facts(
         out=how.out / "facts",
         save=save,
         resume=how.resume,
+        of=of,
         device=how.device,
         progress=how.progress,
     )
@@ -406,6 +422,7 @@ def _over_recordings(
         reader,
         clips,
         command,
+        {**how.of, "language model": weights_digest(spoken), "text encoder": weights_digest(read)},
         how,
     )
 
@@ -440,6 +457,7 @@ def _run(
     reader: Tokenizers,
     clips: Sequence[Clip],
     command: str,
+    of: Mapping[str, Any],
     how: _How,
 ) -> None:
     model = module.model
@@ -472,6 +490,7 @@ def _run(
         save=save,
         blocks=_blocks,
         resume=how.resume,
+        of=of,
         device=how.device,
         progress=how.progress,
     )

@@ -1,6 +1,7 @@
 """Sound in, sentence out: what the command line, the demo page and the tests call.
 
-A recording longer than the model hears at once is covered whole by windows of equal length; nothing is cropped. The
+A recording longer than the model hears at once is covered whole by windows of equal length, and summed up; nothing is
+cropped. So is each stretch of it that is to have a caption of its own. The
 default method is the paper's (Wu et al. 2023): draw candidates by nucleus sampling and choose by 0.3 x log-likelihood +
 0.7 x similarity of the audio and sentence embeddings, passing over what is no grammatical sentence. Every window draws
 from a generator of its own, so that the result depends on the seed and the sound, not on what else is in the batch.
@@ -10,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import ceil, nan
+from math import ceil, inf, nan
 from typing import Any, Literal, overload
 
 import torch
@@ -29,7 +30,7 @@ from aural.fluency import is_flawed
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.padding import pad
 from aural.sound_source import rewindable
-from aural.window_batches import Piece, batches, pieces
+from aural.window_batches import Piece, batches, pieces, stretches
 
 Method = Literal["hybrid", "nucleus", "beam", "greedy"]
 METHODS: tuple[Method, ...] = ("hybrid", "nucleus", "beam", "greedy")
@@ -211,40 +212,49 @@ def caption_each(
         n_candidates: how many captions hybrid draws.
         seed: of the sampling.
         batch_size: windows computed together.
-        windows: seconds; a caption for every stretch of that length instead of one for the whole.
+        windows: seconds; a caption for every stretch of that length, however long, instead of one for the whole.
 
     Yields:
-        Each sound with its captions: one for the whole, or one a window with its times.
+        Each sound with its captions: one for the whole, or one a stretch with its times.
 
     Raises:
         UsageError: an option that does not fit.
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    if windows is not None and not 0 < windows <= model.window_seconds:
-        raise UsageError(f"windows of {windows:g} s: this model hears up to {model.window_seconds:.1f} s at once")
+    if windows is not None and not 0 < windows < inf:
+        raise UsageError(f"windows of {windows:g} s: give a number of seconds above 0")
     embed_text = model.embed_text if method == "hybrid" else None  # the other methods do without a sentence encoder
+    stretches_of = partial(
+        stretches,
+        sample_rate=SAMPLE_RATE,
+        length=windows,
+        longest=model.window_seconds,
+        whole=partial(_windows, model=model),
+    )
+    of_stretch: list[Caption] = []
     captions: list[Caption] = []
-    for batch in batches(pieces(sounds, partial(_windows, model=model, length=windows)), batch_size):
+    for batch in batches(pieces(sounds, stretches_of), batch_size):
         heard = [piece for piece in batch if piece.window is not None]
         found = iter(_caption_windows(heard, model, method, n_candidates, seed))
         for piece in batch:
             if piece.window is not None:
-                captions.append(next(found))
+                of_stretch.append(next(found))
                 continue
-            whole = captions if windows is not None else [summarise(captions, embed_text)] if captions else []
-            yield piece.sound, piece.error or whole
-            captions = []
+            if piece.stretch is not None:
+                captions.append(replace(summarise(of_stretch, embed_text), **vars(piece.stretch)))
+            else:
+                yield piece.sound, piece.error or captions
+                captions = []
+            of_stretch = []
 
 
-def _windows(sound: Sound, model: CaptioningModel, length: float | None) -> Iterator[Window]:
-    """The windows of a sound that are heard at once: as few as cover it, or of ``length`` seconds each."""
-    if length is None:
-        sound = rewindable(sound)
-        whole = seconds(sound)
-        # a millisecond more, so that rounding does not leave a sliver at the end
-        length = whole / ceil(whole / model.window_seconds) + 0.001
-    return windows_of(sound, SAMPLE_RATE, length)
+def _windows(sound: Sound, model: CaptioningModel) -> Iterator[Window]:
+    """As few windows as cover a sound, all of one length, each heard at once."""
+    sound = rewindable(sound)
+    whole = seconds(sound)
+    # a millisecond more, so that rounding does not leave a sliver at the end
+    return windows_of(sound, SAMPLE_RATE, whole / ceil(whole / model.window_seconds) + 0.001)
 
 
 @torch.inference_mode()

@@ -5,29 +5,29 @@ What a caption says is read by :mod:`aural.soundscapes.reading`, by the whole wo
 invented beside the right one is right, but not exact. A label without an entry in the table of sounds counts as named
 when all its own words are in the caption; whether such a caption is exact cannot be told, and is not.
 
-Clips with events (soundscapes) are judged on order and number as well, clips with several reference captions on BLEU,
-ROUGE-L and CIDEr-D, and all captions on their grammar. Of a clip that is a part of a recording (``start``,
-``duration``) that part is heard. Every result carries its protocol and 95 % intervals; clips of one recording are not
-independent, so the intervals resample recordings.
+Clips with events (soundscapes) are judged on order and number as well, clips with reference captions on BLEU, ROUGE-L
+and CIDEr-D, with labels or without, and all captions on their grammar. Of a clip that is a part of a recording
+(``start``, ``duration``) that part is heard; one that cannot be read is left out. Every result carries its protocol and
+95 % intervals; clips of one recording are not independent, so the intervals resample recordings.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from aural import __version__
 from aural.captioning.caption import CaptioningModel, Method, caption_each, load
 from aural.captioning.model import SAMPLE_RATE
-from aural.errors import AuralError, UsageError
+from aural.errors import UsageError
 from aural.fluency_rules import errors as grammar_errors
+from aural.found_of_clips import count_unreadable, found_of_clips
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.caption_scores import caption_scores
 from aural.metrics.events import Reading, counts_right, label_scores, order_right
 from aural.sound_phrases import SILENCE, SOUNDS
-from aural.sound_source import part
 from aural.soundscapes.reading import read
 
 KNOWN = {*SOUNDS, SILENCE}
@@ -79,11 +79,12 @@ def evaluate(
     """Caption the clips of a manifest (or of one split) and judge what is said.
 
     Raises:
-        UsageError: no labelled clip to judge.
+        UsageError: no clip with labels or captions to judge, or none that can be read.
     """
-    clips = _labelled(manifest, split)
+    clips = _clips(manifest, split)
     judged = judge(model, clips, method=method, seed=seed, batch_size=batch_size)
-    return score(judged) | {"protocol": _protocol(model.name, manifest, split, method, seed)}
+    n_unreadable = count_unreadable(manifest, clips, judged)
+    return score(judged) | {"protocol": _protocol(model.name, manifest, split, method, seed, n_unreadable)}
 
 
 def evaluate_held_out(
@@ -98,65 +99,64 @@ def evaluate_held_out(
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
     Raises:
-        UsageError: ``models`` holds no folder named after a split of the manifest.
+        UsageError: ``models`` holds no folder named after a split of the manifest, or no clip can be read.
     """
     splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
     if not splits:
         raise UsageError(
             f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
         )
+    clips: list[Clip] = []
     judged: list[Judged] = []
     right_of_split = {}
     for split in splits:
         model = load(models / split, device=device)
-        of_split = judge(model, _labelled(manifest, split), method=method, seed=seed, batch_size=batch_size)
-        right_of_split[split] = _share([one.right for one in of_split])
+        clips += (clips_of_split := _clips(manifest, split))
+        of_split = judge(model, clips_of_split, method=method, seed=seed, batch_size=batch_size)
+        right_of_split[split] = _share([one.right for one in of_split if one.clip.labels])
         judged += of_split
-    protocol = _protocol(str(models), manifest, "each held out in turn", method, seed)
+    n_unreadable = count_unreadable(manifest, clips, judged)
+    protocol = _protocol(str(models), manifest, "each held out in turn", method, seed, n_unreadable)
     return score(judged) | {"right_of_split": right_of_split, "protocol": protocol}
 
 
 def judge(
     model: CaptioningModel, clips: Sequence[Clip], *, method: Method = "hybrid", seed: int = 0, batch_size: int = 8
 ) -> list[Judged]:
-    """Caption clips, to be compared with what is known of them.
-
-    Raises:
-        AuralError: a recording cannot be read.
-    """
-    sounds = (part(clip.audio, SAMPLE_RATE, start=clip.start, duration=clip.duration) for clip in clips)
-    results = caption_each(sounds, model, method=method, seed=seed, batch_size=batch_size)
-    judged = []
-    for clip, (_, captions) in zip(clips, results, strict=True):
-        if isinstance(captions, AuralError):
-            raise captions
-        judged.append(Judged(clip, captions[0].text))
-    return judged
+    """Caption clips, as far as they can be read, to be compared with what is known of them."""
+    find = partial(caption_each, model=model, method=method, seed=seed, batch_size=batch_size)
+    return [Judged(clip, captions[0].text) for clip, captions in found_of_clips(clips, SAMPLE_RATE, find)]
 
 
 def score(judged: Sequence[Judged]) -> dict[str, Any]:
-    """All measures that the clips allow, each with how many it is over; and the captions that were not exact."""
-    known = [one for one in judged if one.exact is not None]
-    labels = sorted({label for one in judged for label in one.clip.labels})
-    by_label = {label: [one for one in judged if label in one.clip.labels] for label in labels}
+    """All measures that the clips allow, each with how many it is over; and the captions that were not exact.
+
+    What is right and exact is told by labels; without any, it is None. Reference captions are compared with as far as
+    there are some, one being enough: how many it were is in the protocol of ``caption_scores``.
+    """
+    labelled = [one for one in judged if one.clip.labels]
+    known = [one for one in labelled if one.exact is not None]
+    labels = sorted({label for one in labelled for label in one.clip.labels})
+    by_label = {label: [one for one in labelled if label in one.clip.labels] for label in labels}
     result: dict[str, Any] = {
-        "right": _share([one.right for one in judged]),
-        "right_interval_95": _interval(judged, [one.right for one in judged]),
-        "exact": _share([bool(one.exact) for one in known]) if known else None,
-        "exact_interval_95": _interval(known, [bool(one.exact) for one in known]) if known else None,
+        "right": _share([one.right for one in labelled]),
+        "right_interval_95": _interval(labelled, [one.right for one in labelled]),
+        "exact": _share([bool(one.exact) for one in known]),
+        "exact_interval_95": _interval(known, [bool(one.exact) for one in known]),
         "n_clips": len(judged),
+        "n_labelled": len(labelled),
         "n_recordings": len({one.recording for one in judged}),
         "right_of_label": {label: _share([one.right for one in some]) for label, some in by_label.items()},
         "fluent": _share([not grammar_errors(one.caption) for one in judged]),
     }
     result |= {"events": _events(known)} if known else {}
     result |= _order_and_counts([one for one in known if one.clip.events])
-    referenced = [one for one in judged if len(one.clip.captions) > 1]
-    if len(referenced) == len(judged) > 1:
+    referenced = [one for one in judged if one.clip.captions]
+    if len(referenced) > 1:  # as CIDEr-D needs: it weighs words over the clips
         scores = caption_scores(
-            [one.caption for one in judged],
-            [list(one.clip.captions) for one in judged],
-            groups=[one.recording for one in judged],
+            [one.caption for one in referenced],
+            [list(one.clip.captions) for one in referenced],
+            groups=[one.recording for one in referenced],
         )
         scores.pop("per_item", None)
         result["caption_scores"] = scores
@@ -224,22 +224,26 @@ def _accuracy(judged: Sequence[Judged], right: Sequence[bool], named: Sequence[b
     return found
 
 
-def _labelled(manifest: Path, split: str | None) -> list[Clip]:
-    clips = [clip for clip in read_manifest(manifest) if clip.labels and (split is None or clip.split == split)]
+def _clips(manifest: Path, split: str | None) -> list[Clip]:
+    own = [clip for clip in read_manifest(manifest) if split is None or clip.split == split]
+    clips = [clip for clip in own if clip.labels or clip.captions]
     if not clips:
-        raise UsageError(f"{manifest}: no labelled clip to judge" + (f" in split {split}" if split else ""))
+        where = f" in split {split}" if split else ""
+        raise UsageError(f"{manifest}: no clip with labels or captions to judge{where}")
     return clips
 
 
-def _share(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags)
+def _share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None
 
 
-def _interval(judged: Sequence[Judged], flags: Sequence[bool]) -> list[float]:
-    return interval([float(flag) for flag in flags], [one.recording for one in judged])
+def _interval(judged: Sequence[Judged], flags: Sequence[bool]) -> list[float] | None:
+    return interval([float(flag) for flag in flags], [one.recording for one in judged]) if flags else None
 
 
-def _protocol(model: str, manifest: Path, split: str | None, method: str, seed: int) -> dict[str, Any]:
+def _protocol(
+    model: str, manifest: Path, split: str | None, method: str, seed: int, n_unreadable: int
+) -> dict[str, Any]:
     return {
         "measure": "sounds, order and numbers that captions state, by the words of sound_phrases.py, against the truth",
         "fluent": "share of captions in which fluency.py finds no error",
@@ -249,5 +253,6 @@ def _protocol(model: str, manifest: Path, split: str | None, method: str, seed: 
         "split": split,
         "method": method,
         "seed": seed,
+        "n_unreadable": n_unreadable,
         "aural": __version__,
     }

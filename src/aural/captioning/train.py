@@ -21,14 +21,14 @@ from aural.captioning.mixup_captions import Mixup, read_mixups
 from aural.captioning.model import IGNORED, SAMPLE_RATE, Captioner, CaptionerConfig
 from aural.captioning.recipes import RECIPES, Recipe, Stage
 from aural.captioning.tokenizer import TOKENIZER, load_tokenizer, train_tokenizer
-from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
-from aural.device import choose_device
+from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model, weights_digest
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import VALIDATION, Clip, read_manifest
+from aural.manifest import VALIDATION, Clip, clips_digest, read_manifest
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM, Listener, ListenerConfig
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
+from aural.processes import joined
 from aural.soundscapes.examples import Examples, ExampleSettings
 from aural.training import adjusted, train as run_training
 
@@ -97,7 +97,7 @@ def train(
         finetune_manifest: clips of the last stage; None: the same.
         encoder: folder of a trained audio encoder (a listener, or BEATs); None: that of the listener in the box, where
             the recipe is for it and no split is held out, of which the listener knows.
-        tokenizer: folder or file of a tokenizer; None: trained on the captions.
+        tokenizer: folder or file of a tokenizer; None: trained on the captions, or that of the training that goes on.
         text_encoder: sentence encoder, see :func:`aural.networks.sentence_encoder.load_sentence_encoder`.
         hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
         mixups: pairs of clips with captions of their own (``aural prepare mixups``, or the published file), for stages
@@ -134,6 +134,9 @@ def train(
             + (f" that was trained with --hold-out {hold_out}" if hold_out else "")
         )
     shared.mixups = shared.mixups or (read_mixups(mixups, _training(clips)) if mixups else ())
+    folders = [out / "stages" / stage.name for stage in settings.stages[:-1]] + [out]
+    if tokenizer is None and resume:
+        tokenizer = _stored_tokenizer(folders)
     words = _tokenizer(settings, tokenizer, _training(clips), shared)
     text_encoder = text_encoder or settings.model.text_encoder
     instruction = settings.model.text_instruction
@@ -153,11 +156,17 @@ def train(
     captioner.encoder.load_state_dict(encoder_network.state_dict())
     shared.sentences = shared.sentences or RememberedSentences(sentence_encoder)
     training = _CaptionerTraining(captioner, shared.sentences)
-    for stage in settings.stages:
-        is_last = stage is settings.stages[-1]
-        folder = out if is_last else out / "stages" / stage.name
-        stage_clips = last_clips if is_last else clips
-        _train_captioner(training, stage, stage_clips, words, folder, command, resume, where, progress, shared)
+    of = {
+        "hold-out": hold_out,
+        "encoder": weights_digest(encoder_network.state_dict()),
+        "tokenizer": words.to_str(),
+        "sentence encoder": weights_digest(sentence_encoder.state_dict()),
+        "set of mix-ups": [(clips_digest(mixup.clips), mixup.captions) for mixup in shared.mixups],
+    }
+    for stage, folder in zip(settings.stages, folders, strict=True):
+        stage_clips = last_clips if stage is settings.stages[-1] else clips
+        own = {"set of clips": clips_digest(stage_clips, "split"), **of}
+        _train_captioner(training, stage, stage_clips, words, folder, command, resume, own, where, progress, shared)
         load_into(captioner, load_weights(folder))  # the next stage begins with the best weights of this one
 
 
@@ -174,6 +183,12 @@ def _recipe(name: str, seed: int, steps: int | None, precision: str | None) -> R
 
 def _training(clips: Iterable[Clip]) -> list[Clip]:
     return [clip for clip in clips if clip.split != VALIDATION]
+
+
+def _stored_tokenizer(folders: Iterable[Path]) -> Path | None:
+    """The one that a training has kept with its models, in the folders of its stages."""
+    kept = (place / TOKENIZER for folder in folders for place in (folder, folder / "last"))
+    return next((path for path in kept if path.is_file()), None)
 
 
 def _tokenizer(recipe: Recipe, given: Path | None, clips: Sequence[Clip], shared: Shared) -> Tokenizer:
@@ -251,6 +266,7 @@ def _train_captioner(
     out: Path,
     command: str,
     resume: bool,
+    of: Mapping[str, Any],
     device: str | None,
     progress: bool,
     shared: Shared,
@@ -270,17 +286,18 @@ def _train_captioner(
     examples = _examples(stage, learnt, stage.train.seed, shared)
     encoded = shared.pools.get(stage.name)
     if encoded is None and stage.pool is not None and isinstance(examples, Examples):
-        encoded = EncodedExamples(
-            examples,
-            captioner.encoder,
-            tapped_layer=captioner.config.tapped_layer,
-            n=stage.pool,
-            n_captions=stage.pool_captions,
-            response_db=stage.pool_response_db,
-            device=torch.device(choose_device(device or "auto")),
-            bfloat16=config.precision == "bfloat16",
-            progress=progress and sys.stderr.isatty(),
-        )
+        with joined(device) as here:
+            encoded = EncodedExamples(
+                examples,
+                captioner.encoder,
+                tapped_layer=captioner.config.tapped_layer,
+                n=stage.pool,
+                n_captions=stage.pool_captions,
+                response_db=stage.pool_response_db,
+                device=here.device,
+                bfloat16=config.precision == "bfloat16",
+                progress=progress and here.first and sys.stderr.isatty(),
+            )
         shared.pools[stage.name] = encoded
     run_training(
         training,
@@ -294,6 +311,7 @@ def _train_captioner(
         validate=(lambda module: token_accuracy(module.captioner, judged, collate)) if judged else None,  # type: ignore
         blocks=_blocks,
         resume=resume,
+        of=of,
         device=device,
         progress=progress,
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from aural.checkpoint import save_model
+from aural.checkpoint import save_model, weights_digest
 from aural.codec.data import Cuts
 from aural.codec.losses import (
     GradientBalancer,
@@ -33,7 +33,7 @@ from aural.codec.losses import (
 from aural.codec.recipes import RECIPES, Recipe
 from aural.codec_folder import SYSTEM, load_codec
 from aural.errors import UsageError
-from aural.manifest import VALIDATION, read_manifest
+from aural.manifest import VALIDATION, clips_digest, read_manifest
 from aural.networks.encodec import Encodec, PaddedConv, add_weight_norm, fold_weight_norm, folded
 from aural.networks.stft_discriminator import Judged, StftDiscriminator
 from aural.soundscapes.compose import RMS
@@ -104,10 +104,12 @@ def train(
     command += f" --codec {codec}" if codec else ""
 
     torch.manual_seed(seed)
+    begun_from = None
     if settings.decoder_alone:
         if codec is None:
             raise UsageError(f"by recipe {recipe} the decoder of a codec learns on: pass --codec with its folder")
         network = load_codec(codec, device="cpu").network
+        begun_from = weights_digest(network.state_dict())
         settings = replace(settings, model=network.config)
         network.encoder.requires_grad_(False)
     elif codec is not None:
@@ -146,6 +148,7 @@ def train(
         out=out,
         save=save,
         resume=resume,
+        of={"set of clips": clips_digest(clips), "hold-out": hold_out, "codec": begun_from},
         device=None if device == "auto" else device,
         progress=progress,
     )

@@ -37,7 +37,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def check_windows(windows: float | None) -> None:
-    """Refuse a length of windows that is none; how long a model can hear at once it says itself.
+    """Refuse a length of windows that is none.
 
     Raises:
         UsageError: it is not above 0.

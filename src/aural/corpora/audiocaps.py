@@ -48,14 +48,14 @@ def prepare(folder: str | os.PathLike[str]) -> list[Clip]:
         for number, row in enumerate(read_table(table, COLUMNS), start=1):
             try:
                 rows_of.setdefault((row["youtube_id"], int(float(row["start_time"]))), []).append(row)
-            except (TypeError, ValueError):
+            except ValueError:
                 raise UsageError(f"{table}: row {number}: start_time should be a number of seconds") from None
         for (video, start), rows in rows_of.items():
             names = _names(video, start, [row["audiocap_id"] for row in rows])
             clips.append(
                 Clip(
                     next((paths[name] for name in names if name in paths), root / split / f"{video}_{start}.wav"),
-                    captions=tuple(dict.fromkeys(text for row in rows if (text := (row["caption"] or "").strip()))),
+                    captions=tuple(dict.fromkeys(text for row in rows if (text := row["caption"].strip()))),
                     split=VALIDATION if split == "val" else split,
                     source=video,
                 )

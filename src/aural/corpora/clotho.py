@@ -50,7 +50,7 @@ def prepare(folder: str | os.PathLike[str]) -> list[Clip]:
             clips.append(
                 Clip(
                     audio_of(name) or root / split / name,
-                    captions=tuple(dict.fromkeys(text for column in CAPTIONS if (text := (row[column] or "").strip()))),
+                    captions=tuple(dict.fromkeys(text for column in CAPTIONS if (text := row[column].strip()))),
                     split=split,
                     source=source_of(name) or Path(name).stem,
                 )
@@ -67,7 +67,7 @@ def _sources(root: Path, split: str) -> Mapping[str, str]:
     """Name of a file -> number of its Freesound recording; of some the table says "Not found"."""
     table = _table(root, f"clotho_metadata_{split}.csv")
     rows = read_table(table, ("file_name", "sound_id"), or_encoding=METADATA_ENCODING) if table else []
-    return {row["file_name"]: number for row in rows if (number := (row["sound_id"] or "").strip()).isdigit()}
+    return {row["file_name"]: number for row in rows if (number := row["sound_id"].strip()).isdigit()}
 
 
 def _by_any_spelling(named: Mapping[str, Value]) -> Callable[[str], Value | None]:

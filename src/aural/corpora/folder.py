@@ -86,19 +86,22 @@ def read_table(path: Path, required: Iterable[str] = (), *, or_encoding: str | N
         or_encoding: what it is written in if not in UTF-8.
 
     Raises:
-        UsageError: the file is missing, not what its suffix says, or lacks a ``required`` column.
+        UsageError: the file is missing, not what its suffix says, or lacks a ``required`` column, if in one row only.
     """
     try:
         text = _decoded(path.read_bytes(), or_encoding)
         rows = _json_rows(path, text) if path.suffix.lower() in (".json", ".jsonl") else _csv_rows(path, text)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such table; is this the folder of that corpus?") from None
-    except (ValueError, csv.Error) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
     rows = [{str(name).strip().lower().replace(" ", "_"): value for name, value in row.items()} for row in rows]
-    lacking = sorted(set(required) - {name for row in rows for name in row})
-    if lacking:
+    required = sorted(required)
+    if lacking := [name for name in required if not any(name in row for row in rows)]:
         raise UsageError(f"{path}: has no column {', '.join(lacking)}; is this the folder of that corpus?")
+    for number, row in enumerate(rows, start=1):
+        if lacking := [name for name in required if row.get(name) is None]:  # as in a line that was cut off
+            raise UsageError(f"{path}: row {number} has no {', '.join(lacking)}; mend or remove it")
     return rows
 
 

@@ -7,10 +7,11 @@ Every clip with one label is judged in four ways, all but one among the labels t
 - ``words``: the label whose phrases (:mod:`aural.sound_phrases`) lie closest in the space of the sentence encoder;
 - ``unseen_words``: the same, where each label is put by words that no caption of the training holds, such as a puppy.
 
-Intervals resample recordings, as clips of one recording are not independent.
+Of a clip that is a part of a recording (``start``, ``duration``) that part is heard; one that cannot be read is left
+out. Intervals resample recordings, as clips of one recording are not independent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ import torch
 from torch import Tensor
 
 from aural import __version__
+from aural.audio import Sound
 from aural.embedding import ListeningModel, load
-from aural.errors import UsageError
+from aural.errors import AuralError, UsageError
+from aural.features import SAMPLE_RATE
+from aural.found_of_clips import count_unreadable, found_of_clips
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
+from aural.networks.listener import Heard
 from aural.sound_phrases import SOUNDS
 
 UNSEEN_WORDS = {
@@ -43,35 +48,43 @@ def evaluate(model: ListeningModel, manifest: Path, *, split: str | None = None)
     """Judge a listener on the clips of a manifest, or of one split.
 
     Raises:
-        UsageError: no clip with a single label to judge.
+        UsageError: no clip with a single label to judge, or none that can be read.
     """
-    return score(judge(model, _judged(manifest, split))) | {"protocol": _protocol(model.name, manifest, split)}
+    clips = _judged(manifest, split)
+    rows = judge(model, clips)
+    n_unreadable = count_unreadable(manifest, clips, rows)
+    return score(rows) | {"protocol": _protocol(model.name, manifest, split, n_unreadable)}
 
 
 def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto") -> dict[str, Any]:
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
     Raises:
-        UsageError: ``models`` holds no folder named after a split of the manifest.
+        UsageError: ``models`` holds no folder named after a split of the manifest, or no clip can be read.
     """
     splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
     if not splits:
         raise UsageError(
             f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
         )
+    clips: list[Clip] = []
     rows, by_split = [], {}
     for split in splits:
-        of_split = judge(load(models / split, device=device), _judged(manifest, split))
-        by_split[split] = {way: sum(row[way] for row in of_split) / len(of_split) for way in WAYS if way in of_split[0]}
+        clips += (clips_of_split := _judged(manifest, split))
+        of_split = judge(load(models / split, device=device), clips_of_split)
+        ways = of_split[0].keys() & WAYS if of_split else ()
+        by_split[split] = {way: sum(row[way] for row in of_split) / len(of_split) for way in WAYS if way in ways}
         rows += of_split
-    return score(rows) | {"of_split": by_split, "protocol": _protocol(str(models), manifest, "each held out in turn")}
+    n_unreadable = count_unreadable(manifest, clips, rows)
+    protocol = _protocol(str(models), manifest, "each held out in turn", n_unreadable)
+    return score(rows) | {"of_split": by_split, "protocol": protocol}
 
 
 WAYS = ("labels", "all_labels", "words", "unseen_words")
 
 
 def judge(model: ListeningModel, clips: Sequence[Clip]) -> list[dict[str, Any]]:
-    """A row for each clip: its label and recording, and for each way of judging whether it was right."""
+    """A row for each clip that can be read: its label and recording, and for each way whether it was right."""
     labels, all_labels = sorted({clip.labels[0] for clip in clips}), model.listener.config.labels
     ways: dict[str, Callable[[Tensor, Tensor], str]] = {}
     if set(labels) <= set(all_labels):
@@ -83,9 +96,16 @@ def judge(model: ListeningModel, clips: Sequence[Clip]) -> list[dict[str, Any]]:
     for way, words in (("words", known_words), ("unseen_words", unseen)):
         if set(words) == set(labels):
             ways[way] = _closest(model, words)
+
+    def hear_each(sounds: Iterator[Sound]) -> Iterator[tuple[Sound, list[Heard] | AuralError]]:
+        for sound in sounds:
+            try:
+                yield sound, list(model.hear(sound))
+            except AuralError as error:
+                yield sound, error
+
     rows = []
-    for clip in clips:
-        heard = list(model.hear(clip.audio))
+    for clip, heard in found_of_clips(clips, SAMPLE_RATE, hear_each):
         with torch.inference_mode():
             logits = torch.stack([model.listener.classify(one)[0] for one in heard]).amax(0)
             embedding = torch.stack([model.listener.embed(one)[0] for one in heard]).mean(0)
@@ -124,7 +144,7 @@ def _judged(manifest: Path, split: str | None) -> list[Clip]:
     return clips
 
 
-def _protocol(model: str, manifest: Path, split: str | None) -> dict[str, Any]:
+def _protocol(model: str, manifest: Path, split: str | None, n_unreadable: int) -> dict[str, Any]:
     return {
         "measure": "share of clips whose one label is found, among the labels that occur, or all",
         "unseen_words": {label: list(words) for label, words in UNSEEN_WORDS.items()},
@@ -132,5 +152,6 @@ def _protocol(model: str, manifest: Path, split: str | None) -> dict[str, Any]:
         "model": model,
         "manifest": manifest.name,
         "split": split,
+        "n_unreadable": n_unreadable,
         "aural": __version__,
     }

@@ -20,7 +20,7 @@ from aural.checkpoint import save_model
 from aural.errors import UsageError
 from aural.features import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from aural.listening.recipes import RECIPES, Recipe
-from aural.manifest import VALIDATION, read_manifest
+from aural.manifest import VALIDATION, clips_digest, read_manifest
 from aural.networks.listener import SYSTEM, Heard, Listener
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
 from aural.soundscapes.examples import Example, Examples
@@ -123,6 +123,7 @@ def train(
         out=out,
         save=save,
         resume=resume,
+        of={"set of clips": clips_digest(clips), "hold-out": hold_out},
         device=None if device == "auto" else device,
         progress=progress,
     )

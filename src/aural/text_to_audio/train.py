@@ -4,7 +4,6 @@ Shi et al. 2023 (arXiv 2309.08773): the likelihood of the codes given the text, 
 in those the regulariser besides (equation 6). Codec and reader of texts are frozen and stay outside of what is trained.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aural.checkpoint import save_model
+from aural.checkpoint import save_model, weights_digest
 from aural.codec_folder import Codec, load_codec
 from aural.config import config_to_dict
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
-from aural.manifest import VALIDATION, Clip, read_manifest
+from aural.manifest import VALIDATION, Clip, clips_digest, read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.processes import joined
 from aural.soundscapes.examples import Examples
@@ -101,6 +100,7 @@ def train(
     if codes is not None and not settings.pool:
         raise UsageError(f"recipe {recipe} encodes the sounds of each step: leave out --codes")
     clips = [clip for clip in read_manifest(manifest) if clip.split not in {VALIDATION, hold_out} - {None}]
+    known_by = clips_digest(clips)
     # Encoded on the fly, the sounds go where the model is, on which the training decides.
     coder = load_codec(codec, device="cpu")
     config = over(coder, settings.model)
@@ -116,7 +116,7 @@ def train(
             "texts": settings.n_texts,
             "keywords": config.keywords,
             "seed": seed,
-            "clips": _digest(clips),
+            "clips": known_by,
         }
         folder = out / "codes" if codes is None else codes
         with joined(None if device == "auto" else device) as here:
@@ -154,6 +154,12 @@ def train(
         save=save,
         blocks=lambda module: cast(Training, module).model.blocks,
         resume=resume,
+        of={
+            "set of clips": known_by,
+            "hold-out": hold_out,
+            "codec": config.codec,
+            "text encoder": weights_digest(stored),
+        },
         device=None if device == "auto" else device,
         progress=progress,
     )
@@ -208,16 +214,6 @@ def _sounds(settings: Recipe, config: GenerationConfig, clips: Sequence[Clip], s
     if not any(clip.captions for clip in clips):
         raise UsageError("no clip of the manifest has a caption to learn from")
     return Scenes(Examples(clips, settings.soundscapes, seed), settings.n_texts)
-
-
-def _digest(clips: Sequence[Clip]) -> str:
-    """Which clips these are: not where they lie, but which recordings, as far as names and sizes tell."""
-    sizes = [clip.audio.stat().st_size if clip.audio.is_file() else None for clip in clips]
-    told = [
-        (clip.audio.name, size, clip.start, clip.duration, clip.captions, clip.labels)
-        for clip, size in zip(clips, sizes, strict=True)
-    ]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------- from step to step
