@@ -14,7 +14,6 @@ import torch
 from tiny_models import answerer, talkative
 
 import aural
-import aural.answering.classify as aural_classify
 from aural.__main__ import main
 from aural.answering.answer import (
     CANDIDATES,
@@ -27,7 +26,16 @@ from aural.answering.answer import (
     load,
     task_prompts,
 )
-from aural.answering.classify import PROMPT, TEMPERATURES, classify, classify_each, fit_label_temperature, known_labels
+from aural.answering.classify import (
+    PROMPT,
+    TEMPERATURES,
+    Labels,
+    classify,
+    classify_each,
+    fit_label_temperature,
+    known_labels,
+    usual_way,
+)
 from aural.answering.decoding import beam
 from aural.answering.describe import PROMPTS, describe
 from aural.answering.language import trained_before
@@ -215,10 +223,8 @@ def test_an_answer_may_take_all_positions_that_the_prefix_leaves(model: Answerin
     assert model.room() == config.gpt2.max_positions - config.prefix_length - config.prompt_length
     for added in (None, "x" * 10):  # more is asked for than there is room for, and nothing breaks
         assert isinstance(answer(SOUNDS[0], QUESTION, model=model, add_text=added, max_tokens=999), Answer)
-    room = model.room()
-    label = "x" * (room - 1)  # a token each, and the stop token
-    assert len(model.tokenizers.ids(label)) == room - 1
-    assert aural.classify(SOUNDS[0], [label, "rain"], model=model).label
+    label = "x" * (model.room() - 1)  # a token each, and the stop token
+    assert aural.classify(SOUNDS[0], [label, "rain"], model=model, way="likelihood").label
 
 
 def test_answers_are_searched_for_as_the_config_says(folder: Path, model: AnsweringModel, tmp_path: Path) -> None:
@@ -277,21 +283,30 @@ def test_labels_are_weighed_by_their_likelihood(model: AnsweringModel) -> None:
         scores = torch.stack([log_probabilities(model, window, PROMPT, one).sum() for one in ids])
         each.append((scores / model.model.config.label_temperature).softmax(0))
     expected = dict(zip(LABELS, torch.stack(each).mean(0).tolist(), strict=True))
-    found = aural.classify(LONG, LABELS, model=model)
+    found = aural.classify(LONG, LABELS, model=model, way="likelihood")
     assert found.scores == pytest.approx(expected, abs=1e-5) and sum(found.scores.values()) == pytest.approx(1.0)
     assert list(found.scores.values()) == sorted(found.scores.values(), reverse=True)
     assert (found.label, found.score) == next(iter(found.scores.items()))
-    assert classify([LONG, SOUNDS[0]], LABELS, model=model)[0] == found
+    assert classify([LONG, SOUNDS[0]], LABELS, model=model, way="likelihood")[0] == found
+
+
+def test_labels_that_were_not_learned_are_compared_with_what_is_written(model: AnsweringModel) -> None:
+    known = known_labels(model)[:2]
+    for labels, multi, way in ((known, False, "likelihood"), (LABELS, False, "text"), (LABELS, True, "likelihood")):
+        assert usual_way(labels, model, multi=multi) == way
+        found, said = (classify(LONG, labels, model=model, multi=multi, **how) for how in ({}, {"way": way}))
+        assert found == said
+    joined = [label.replace(" ", "_") for label in known_labels(model)]
+    assert any("_" in label for label in joined) and usual_way(joined, model) == "likelihood"
+    plain, found = (classify(LONG, labels, model=model) for labels in (None, joined))
+    assert [label.replace(" ", "_") for label in plain.scores] == list(found.scores)
 
 
 def test_labels_do_not_depend_on_the_batch(model: AnsweringModel, sounds: Path, tmp_path: Path) -> None:
     files = [*sorted(sounds.iterdir()), tmp_path / "missing.wav", LONG]
-    one, many = (
-        [found for _, found in classify_each(files, ["dog", "rain", "bell"], model, batch_size=size)] for size in (1, 5)
-    )
+    one, many = ([found for _, found in classify_each(files, LABELS, model, batch_size=size)] for size in (1, 5))
     assert [str(found) for found in one] == [str(found) for found in many] and isinstance(one[3], AudioError)
-    windows = [model.hear([window]) for window in model.windows(LONG)]
-    assert len(windows) > 1 and isinstance(one[4], aural_classify.Labels)
+    assert len([*model.windows(LONG)]) > 1 and isinstance(one[4], Labels)
     with pytest.raises(UsageError, match="labels are a list"):
         classify(SOUNDS[0], "dog,rain", model=model)
 
@@ -319,7 +334,7 @@ def test_the_label_temperature_makes_right_labels_most_probable(folder: Path, so
     write(tmp_path / "long.wav", *LONG)
     loaded = load(folder, device="cpu")
     files = [*sorted(sounds.iterdir()), tmp_path / "long.wav"]
-    ranked = [list(one.scores) for one in classify(files, LABELS, model=loaded)]
+    ranked = [list(one.scores) for one in classify(files, LABELS, model=loaded, way="likelihood")]
     ranked[-1].reverse()  # the others are to be right, this one wrong
     clips = [Clip(file, labels=(names[0],)) for file, names in zip(files, ranked, strict=True)]
     labels = sorted({clip.labels[0] for clip in clips})
@@ -327,7 +342,7 @@ def test_the_label_temperature_makes_right_labels_most_probable(folder: Path, so
 
     def loss(temperature: float) -> float:
         loaded.model.config = replace(loaded.model.config, label_temperature=temperature)
-        found = classify([clip.audio for clip in clips], labels, model=loaded)
+        found = classify([clip.audio for clip in clips], labels, model=loaded, way="likelihood")
         return -sum(np.log(one.scores[clip.labels[0]]) for one, clip in zip(found, clips, strict=True))
 
     assert min((fitted / 1.1, fitted, fitted * 1.1), key=loss) == fitted
@@ -370,7 +385,7 @@ def test_labels_of_the_listener_are_the_default(model: AnsweringModel) -> None:
         ([], {"multi": True}, "give one at least"),
         (["dog", "rain", "dog"], {}, "'dog' was given twice"),
         (["dog", " "], {}, "empty"),
-        (["dog", "rain " * 60], {}, "shorten it"),
+        (["dog", "rain " * 60], {"way": "likelihood"}, "shorten it"),
         (["dog", "rain"], {"way": "guess"}, "likelihood, text"),
     ],
 )

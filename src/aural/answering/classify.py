@@ -6,6 +6,10 @@
 - ``text``: as in the paper, the model writes its answer freely, and each label is compared with it in the sentence
   encoder's space; the cosines go through a softmax with a temperature of their own.
 
+Unless one is asked for, labels that the model's listener has learned by these names are weighed by ``likelihood``, and
+any others by ``text``: a small language model finds words that it was never trained to write improbable whatever it
+hears (docs/answering.md). A published model, whose language model knows all words, takes ``likelihood``.
+
 With ``multi``, labels do not exclude one another. Each has a probability of its own: that the answer to "question: is
 there {label}" is yes rather than no (``likelihood``; labels with phrases of their own in :mod:`aural.sound_phrases` are
 asked for by these, as in training), or its cosine to the written answer, above 0 (``text``).
@@ -110,12 +114,19 @@ def known_labels(model: AnsweringModel) -> tuple[str, ...]:
     return encoder.labels
 
 
+def usual_way(labels: Sequence[str], model: AnsweringModel, *, multi: bool = False) -> Way:
+    """How labels are weighed unless it is said; questions of their own (``multi``) are asked of any."""
+    encoder = model.model.config.conv_encoder
+    new = encoder is not None and not {_plain(label) for label in labels} <= set(encoder.labels)
+    return "text" if new and not multi else "likelihood"
+
+
 def classify_each(
     sounds: Iterable[Sound],
     labels: Sequence[str],
     model: AnsweringModel,
     *,
-    way: Way = "likelihood",
+    way: Way | None = None,
     multi: bool = False,
     prompt: str = PROMPT,
     sentence_encoder: SentenceEncoder | None = None,
@@ -127,7 +138,7 @@ def classify_each(
         sounds: any number; they are read as they are needed.
         labels: what a sound may be.
         model: from :func:`aural.answering.answer.load`.
-        way: see the module's docstring.
+        way: see the module's docstring; None: as the labels are, by :func:`usual_way`.
         multi: several labels may hold at once.
         prompt: what the model is asked; ``multi`` with ``likelihood`` asks for each label whether it is there.
         sentence_encoder: for ``text``; None: the bundled one.
@@ -141,6 +152,7 @@ def classify_each(
         UsageError: an unknown way; fewer than two labels (one with ``multi``), or one that is empty, too long or given
             twice.
     """
+    way = usual_way(labels, model, multi=multi) if way is None else way
     judge = _judge(labels, model, way, multi, prompt, sentence_encoder)
     of_sound: list[Tensor] = []  # probabilities in each window
     for batch in batches(pieces(sounds, model.stretches), 1 if model.device.type == "cpu" else batch_size):
@@ -216,9 +228,14 @@ def _judge(
     return _by_questions(model, labels) if multi else _by_likelihood(model, labels, prompt)
 
 
+def _plain(label: str) -> str:
+    """A label as words, such as of ``sea_waves``."""
+    return label.replace("_", " ").strip()
+
+
 def _written(model: AnsweringModel, label: str) -> list[int]:
     """The tokens of a label as an answer, with the stop token at its end."""
-    return model.tokenizers.ids(label + STOP)[:-1]
+    return model.tokenizers.ids(_plain(label) + STOP)[:-1]
 
 
 def _weigher(model: AnsweringModel, labels: Sequence[str], prompt: str) -> Callable[[Tensor], Tensor]:
@@ -240,7 +257,8 @@ def _by_likelihood(model: AnsweringModel, labels: Sequence[str], prompt: str) ->
 
 
 def _by_questions(model: AnsweringModel, labels: Sequence[str]) -> Judge:
-    things = [SOUNDS[label].noun_phrases[0] if label in SOUNDS else label for label in labels]
+    words = [_plain(label) for label in labels]
+    things = [SOUNDS[label].noun_phrases[0] if label in SOUNDS else label for label in words]
     asked = model.read([QUESTION.format(question=f"is there {thing}") for thing in things])
     answers = [_written(model, word) for word in ("yes", "no")]
 
@@ -256,7 +274,7 @@ def _by_text(
 ) -> Judge:
     asked = model.read([prompt])
     encoder = sentence_encoder or model.tokenizers.sentences or load_sentence_encoder()
-    meanings, limit = encoder.encode(labels), min(TEXT_TOKENS, model.room())
+    meanings, limit = encoder.encode([_plain(label) for label in labels]), min(TEXT_TOKENS, model.room())
 
     def judge(heard: Tensor) -> Tensor:
         (answer,) = search(model.model, model.prefix(heard, asked), max_tokens=limit)

@@ -35,8 +35,13 @@ def classify(
         Path | None, typer.Option("--labels-file", metavar="FILE", help="Labels, one a line.")
     ] = None,
     way: Annotated[
-        Way, typer.Option("--way", help="By each label's likelihood, or by comparing labels with the text written.")
-    ] = "likelihood",
+        Way | None,
+        typer.Option(
+            "--way",
+            help="By each label's likelihood, or by comparing labels with the text written. Default: likelihood of "
+            "labels that the model has learned by these names, text of others.",
+        ),
+    ] = None,
     multi: Annotated[bool, typer.Option("--multi", help="Several may hold at once: a probability for each.")] = False,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="How many are shown; JSON holds all.")] = 1,
     prompt: Annotated[
@@ -54,7 +59,7 @@ def classify(
     """Choose among labels for each sound, with probabilities."""
     if labels is not None and labels_file is not None:
         raise UsageError("labels were given twice: pass either --labels or --labels-file")
-    if multi and way == "likelihood" and prompt is not None:
+    if multi and way != "text" and prompt is not None:
         raise UsageError("--multi asks a question for each label: leave out --prompt, or pass --way text")
     given = None
     if labels is not None:
