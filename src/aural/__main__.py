@@ -62,9 +62,9 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command, print its errors as one line each, and exit with the status of the module's docstring."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for stream, escaped in ((sys.stdin, "surrogateescape"), (sys.stdout, "surrogateescape")):
+    for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):  # a file's name that is no text must not end a batch
-            stream.reconfigure(errors=escaped)
+            stream.reconfigure(errors="surrogateescape")
     logging.basicConfig(format="aural: %(message)s", level=logging.ERROR if "--quiet" in given else logging.WARNING)
     try:
         with interruptible():

@@ -135,7 +135,7 @@ def places(files: Sequence[Path], out: Path, suffixes: Collection[str]) -> list[
 def print_json(fields: dict[str, Any]) -> None:
     """One JSON object, as one line on stdout; with escapes where a file's name is no text."""
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
         text = json.dumps(fields, allow_nan=False)
     print(text, flush=True)
 
@@ -156,8 +156,8 @@ def one_line(text: str) -> str:
 
 
 def complain(message: str) -> None:
-    """An error, as one line on stderr, whose encoding may not have all letters."""
-    print(f"aural: {one_line(message)}".encode(errors="backslashreplace").decode(), file=sys.stderr)
+    """An error, as one line on stderr, which by Python's default writes what it has no letters for as escapes."""
+    print(f"aural: {one_line(message)}", file=sys.stderr)
 
 
 def say(message: str, quiet: bool) -> None:
