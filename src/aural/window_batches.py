@@ -6,9 +6,11 @@ whole sound as a single one, or one for every few seconds of it.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import ceil
 
-from aural.audio import Sound, Window, windows as windows_of
+from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
 from aural.errors import AuralError
+from aural.sound_source import rewindable
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,15 @@ def stretches(
         windows = iter([stretch]) if length <= longest else whole((stretch.waveform, sample_rate))
         yield Stretch(stretch.start, stretch.end), windows
         del stretch, windows  # or it would be kept while the next one is read
+
+
+def even_windows(sound: Sound, sample_rate: int, longest: float) -> Iterator[Window]:
+    """As few windows as cover a sound, all of one length, none of more than ``longest`` seconds and a sliver."""
+    sound = rewindable(sound)  # its length comes first
+    whole = seconds(sound)
+    # a millisecond more, so that rounding does not leave a sliver at the end
+    length = whole / ceil(max(whole, SHORTEST_WINDOW) / longest) + 0.001
+    yield from windows_of(sound, sample_rate, length)
 
 
 def pieces(

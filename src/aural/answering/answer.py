@@ -26,7 +26,7 @@ from aural.answering.scoring import log_likelihoods
 from aural.answering.tasks import is_of, placeholders, plain_question, read_tasks
 from aural.answering.tokenizer import Tokenizers
 from aural.answering.waveform import windows as repeated_windows
-from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
+from aural.audio import Sound, Window
 from aural.beam_search import Hypothesis
 from aural.checkpoint import find_model
 from aural.device import choose_device
@@ -34,7 +34,7 @@ from aural.errors import AuralError, UsageError
 from aural.padding import pad
 from aural.sampling import SamplingConfig
 from aural.sound_source import rewindable
-from aural.window_batches import Piece, Stretch, batches, pieces, stretches
+from aural.window_batches import Piece, Stretch, batches, even_windows, pieces, stretches
 
 Method = Literal["beam", "greedy", "sample"]
 METHODS: tuple[Method, ...] = ("beam", "greedy", "sample")
@@ -73,14 +73,9 @@ class AnsweringModel:
     def windows(self, sound: Sound) -> Iterator[Window]:
         """The windows of a sound that are heard at once: as few as cover it."""
         config = self.model.config
-        sound = rewindable(sound)  # its length comes first
         if config.htsat is not None:
-            yield from repeated_windows(sound, config.sample_rate, config.seconds)
-            return
-        whole = seconds(sound)
-        # a millisecond more, so that rounding does not leave a sliver at the end
-        longest = whole / ceil(max(whole, SHORTEST_WINDOW) / config.seconds) + 0.001
-        yield from windows_of(sound, config.sample_rate, longest)
+            return repeated_windows(rewindable(sound), config.sample_rate, config.seconds)
+        return even_windows(sound, config.sample_rate, config.seconds)
 
     def stretches(self, sound: Sound, length: float | None = None) -> Iterator[tuple[Stretch, Iterator[Window]]]:
         """What has an answer each, a whole sound or every ``length`` seconds of it, with its windows."""

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
-from math import ceil
 from typing import Any, overload
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
+from aural.audio import Sound, Window, windows as windows_of
 from aural.audio_to_image.audio_token import AudioToken
 from aural.audio_to_image.convert import SYSTEM, load_model
 from aural.audio_to_image.lora import Lora, merge
@@ -34,7 +33,7 @@ from aural.checkpoint import find_model, load_into
 from aural.device import choose_device
 from aural.errors import AuralError, UsageError
 from aural.features import SAMPLE_RATE
-from aural.sound_source import rewindable
+from aural.window_batches import even_windows
 
 SHOWN_SIDE = 256
 """Pixels to which smaller pictures are enlarged."""
@@ -88,12 +87,9 @@ class ImaginationModel:
 
     def pieces(self, sound: Sound, length: float | None) -> Iterator[Window]:
         """Windows of a sound, read as needed: as few of equal length as cover it, or of ``length`` seconds each."""
-        sound = rewindable(sound)  # its length is read first
-        longest = self.token.config.seconds
         if length is None:
-            whole = max(seconds(sound), SHORTEST_WINDOW)
-            length = whole / ceil(whole / longest) + 0.001  # so that rounding leaves no sliver at the end
-        yield from windows_of(sound, SAMPLE_RATE, length)
+            return even_windows(sound, SAMPLE_RATE, self.token.config.seconds)
+        return windows_of(sound, SAMPLE_RATE, length)
 
 
 def load(

@@ -11,14 +11,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import ceil, inf, nan
+from math import inf, nan
 from typing import Any, Literal, overload
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from aural.audio import SHORTEST_WINDOW, Sound, Window, seconds, windows as windows_of
+from aural.audio import SHORTEST_WINDOW, Sound
 from aural.captioning.decoding import DecodingConfig, Member, beam, greedy, nucleus
 from aural.captioning.model import SAMPLE_RATE, Captioner, CaptionerConfig
 from aural.captioning.rerank import choose, clean
@@ -29,8 +29,7 @@ from aural.errors import AuralError, UsageError
 from aural.fluency import is_flawed
 from aural.networks.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from aural.padding import pad
-from aural.sound_source import rewindable
-from aural.window_batches import Piece, batches, pieces, stretches
+from aural.window_batches import Piece, batches, even_windows, pieces, stretches
 
 Method = Literal["hybrid", "nucleus", "beam", "greedy"]
 METHODS: tuple[Method, ...] = ("hybrid", "nucleus", "beam", "greedy")
@@ -230,7 +229,7 @@ def caption_each(
         sample_rate=SAMPLE_RATE,
         length=windows,
         longest=model.window_seconds,
-        whole=partial(_windows, model=model),
+        whole=partial(even_windows, sample_rate=SAMPLE_RATE, longest=model.window_seconds),
     )
     of_stretch: list[Caption] = []
     captions: list[Caption] = []
@@ -247,14 +246,6 @@ def caption_each(
                 yield piece.sound, piece.error or captions
                 captions = []
             of_stretch = []
-
-
-def _windows(sound: Sound, model: CaptioningModel) -> Iterator[Window]:
-    """As few windows as cover a sound, all of one length, each heard at once."""
-    sound = rewindable(sound)
-    whole = seconds(sound)
-    # a millisecond more, so that rounding does not leave a sliver at the end
-    return windows_of(sound, SAMPLE_RATE, whole / ceil(whole / model.window_seconds) + 0.001)
 
 
 @torch.inference_mode()
