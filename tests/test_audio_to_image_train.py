@@ -67,6 +67,10 @@ def test_only_the_bridge_learns_and_goes_on_where_it_stopped(place: Path, tmp_pa
     train("tiny", **over(place), out=tmp_path / "halves", change=slow, resume=True, progress=False)
     whole, halves = load_weights(tmp_path / "whole"), load_weights(tmp_path / "halves")
     assert whole.keys() == halves.keys() and all(torch.equal(whole[name], halves[name]) for name in whole)
+    other = over(place) | {"pictures": place / "glyphs" / "fewer.jsonl"}
+    write_manifest(other["pictures"], read_manifest(over(place)["pictures"], required="image")[1:])
+    with pytest.raises(UsageError, match="another set of pictures"):
+        train("tiny", **other, out=tmp_path / "halves", change=slow, resume=True, progress=False)
     changed = {name.split(".")[0] for name in whole if not torch.equal(whole[name], first[name])}
     assert changed == {"fc1", "fc2", "pooling"}
     heard = {name.removeprefix("encoder."): one for name, one in whole.items() if name.startswith("encoder.")}

@@ -136,17 +136,21 @@ def clips_digest(clips: Iterable[Clip], *more: str) -> str:
 
     Args:
         clips: in their order.
-        more: fields that count, besides the part of the file, captions and labels.
+        more: fields that count, besides the part of the file, captions, labels and image.
 
     Returns:
         64 hexadecimal digits.
     """
     told = []
     for clip in clips:
-        size = clip.audio.stat().st_size if clip.audio.is_file() else None
-        known = (clip.audio.name, size, clip.start, clip.duration, clip.captions, clip.labels)
+        heard, *seen = ((file.name, _size(file)) for file in (clip.audio, clip.image) if file is not None)
+        known = (*heard, clip.start, clip.duration, clip.captions, clip.labels, *seen)
         told.append((*known, *(getattr(clip, name) for name in more)))
     return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
 
 
 def _object(clip: Clip, folder: str) -> dict[str, Any]:

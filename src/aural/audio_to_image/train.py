@@ -25,9 +25,9 @@ from aural.audio_to_image.losses import LossConfig, add_noise, diffusion_target,
 from aural.audio_to_image.painter import Painter, load_painter
 from aural.audio_to_image.recipes import RECIPES, Recipe
 from aural.audio_to_image.video_frames import Shown, read_shown
-from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model
+from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model, weights_digest
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import VALIDATION, read_manifest
+from aural.manifest import VALIDATION, clips_digest, read_manifest
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
@@ -102,7 +102,8 @@ def train(
     settings = replace(settings, train=adjusted(settings.train, seed=seed, steps=steps, precision=precision))
     left_out = {VALIDATION, hold_out} - {None}
     clips = [clip for clip in read_manifest(manifest) if clip.split not in left_out]
-    paired = pairs(clips, read_manifest(pictures, required="image") if pictures else [])
+    seen_with = read_manifest(pictures, required="image") if pictures else []
+    paired = pairs(clips, seen_with)
     config, heard_by = _encoder(settings.token, encoder, hold_out)
     with joined(None if device == "auto" else device) as processes:
         where = processes.device
@@ -136,6 +137,14 @@ def train(
         given |= {"lora": lora, "steps": steps, "precision": precision}
         command += "".join(f" --{name} {shlex.quote(str(one))}" for name, one in given.items() if one)
         card = CARD.format(painter=frozen.name, command=command, n=len(paired))
+        of = {
+            "set of clips": clips_digest(clips),
+            "hold-out": hold_out,
+            "set of pictures": clips_digest(seen_with),
+            "painter": weights_digest(frozen.unet.state_dict()),
+            "encoder": weights_digest(heard_by),
+            "rank of lora": lora,
+        }
 
         def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
             renamed = {
@@ -154,6 +163,7 @@ def train(
             out=out,
             save=save,
             resume=resume,
+            of=of,
             device=None if device == "auto" else device,
             progress=progress,
         )

@@ -25,7 +25,7 @@ from aural.audio_to_image.recipes import PICTURE_RECIPES, PictureRecipe
 from aural.audio_to_image.words import SentenceWords, padded
 from aural.checkpoint import load_into, load_weights, save_model
 from aural.errors import UsageError
-from aural.manifest import Clip, read_manifest
+from aural.manifest import Clip, clips_digest, read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.training import Save, TrainConfig, adjusted, train as run_training
 from aural.whitening import start_white
@@ -127,6 +127,7 @@ def train_pictures(
             out=out,
             save=save,
             resume=resume,
+            of={"set of pictures": clips_digest(clips)},
             device=None if device == "auto" else device,
             progress=progress,
         )
