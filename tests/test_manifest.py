@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from aural.errors import ManifestError
-from aural.manifest import Clip, Event, clips_digest, read_manifest, write_manifest
+from aural.manifest import Clip, Event, clips_digest, held_out, read_manifest, write_manifest
 
 HERE = Path("/recordings")
 texts = st.text().map(lambda text: f"a{text}")  # control characters, U+2028 and all
@@ -189,3 +189,11 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
         write_manifest(tmp_path / "m.jsonl", [Clip(tmp_path / "\udcff.wav")])
     assert read_manifest(tmp_path / "m.jsonl") == [Clip(tmp_path / "a.wav")]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_several_splits_are_held_out_and_none_that_is_not_there() -> None:
+    first, second = [Clip(split="train"), Clip(split="test")], [Clip(split="evaluation"), Clip()]
+    assert held_out("test, evaluation", first, second) == {"test", "evaluation"}
+    assert held_out(None, first) == held_out("", first) == frozenset()
+    with pytest.raises(ManifestError, match="no clip is of the split 'evaluation'; there are test, train"):
+        held_out("test,evaluation", first)

@@ -131,6 +131,26 @@ def write_manifest(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def held_out(hold_out: str | None, *clips: Iterable[Clip]) -> frozenset[str]:
+    """The splits that a training leaves out.
+
+    Args:
+        hold_out: their names, separated by commas.
+        clips: all manifests that the training reads.
+
+    Raises:
+        ManifestError: no clip is of such a split, so that what should be left out may be learned under another name.
+    """
+    names = frozenset(name for part in (hold_out or "").split(",") if (name := part.strip()))
+    there = {clip.split for some in clips for clip in some if clip.split is not None}
+    if names - there:
+        raise ManifestError(
+            f"--hold-out {hold_out}: no clip is of the split {min(names - there)!r}; "
+            f"there are {', '.join(sorted(there)) or 'none'}"
+        )
+    return names
+
+
 def clips_digest(clips: Iterable[Clip], *more: str) -> str:
     """Which clips these are: not where they lie, but which recordings, as far as names and sizes tell.
 

@@ -30,7 +30,7 @@ from aural.answering.tasks import Task, asked_of, placeholders, read_table, read
 from aural.answering.tokenizer import TEXT_TOKENIZER, TOKENIZER, Tokenizers, stop_token_id
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model, weights_digest
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import VALIDATION, Clip, clips_digest, read_manifest
+from aural.manifest import VALIDATION, Clip, clips_digest, held_out, read_manifest
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.htsat import Htsat
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
@@ -121,7 +121,8 @@ def train(
         text_encoder: folder of CLIP, likewise.
         tasks: a table of tasks beyond the built-in ones; all of them are learned, those that the recipe does not name
             as often as its tasks are on average.
-        hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        hold_out: clips of this ``split``, or of several, separated by commas, are left out: they can judge the model
+            afterwards.
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
         seed: of the data, the initial weights and dropout.
@@ -137,7 +138,9 @@ def train(
     """
     settings = change(_recipe(recipe, seed, steps, precision))
     shared = shared or Shared()
-    everything = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
+    everything = read_manifest(manifest)
+    left_out = held_out(hold_out, everything)
+    everything = [clip for clip in everything if clip.split not in left_out]
     clips = [clip for clip in everything if clip.split != VALIDATION]
     own = {} if tasks is None else read_table(tasks)
     shares = _shares(settings, read_tasks(tasks), own)

@@ -27,7 +27,7 @@ from aural.audio_to_image.recipes import RECIPES, Recipe
 from aural.audio_to_image.video_frames import Shown, read_shown
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model, weights_digest
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import VALIDATION, clips_digest, read_manifest
+from aural.manifest import VALIDATION, clips_digest, held_out, read_manifest
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
@@ -83,7 +83,8 @@ def train(
         encoder: folder of a trained listener, or of the recipe "paper" a file of BEATs. None: the listener in the box,
             if no split is held out, of which it knows.
         lora: rank of updates of the U-Net's attention that are learnt along; 0 = none, 4 = as released.
-        hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        hold_out: clips of this ``split``, or of several, separated by commas, are left out: they can judge the model
+            afterwards.
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
         seed: of the data, the initial weights and the noise.
@@ -100,8 +101,9 @@ def train(
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     settings = change(RECIPES[recipe]())
     settings = replace(settings, train=adjusted(settings.train, seed=seed, steps=steps, precision=precision))
-    left_out = {VALIDATION, hold_out} - {None}
-    clips = [clip for clip in read_manifest(manifest) if clip.split not in left_out]
+    everything = read_manifest(manifest)
+    left_out = held_out(hold_out, everything) | {VALIDATION}
+    clips = [clip for clip in everything if clip.split not in left_out]
     seen_with = read_manifest(pictures, required="image") if pictures else []
     paired = pairs(clips, seen_with)
     config, heard_by = _encoder(settings.token, encoder, hold_out)

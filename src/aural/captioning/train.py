@@ -23,7 +23,7 @@ from aural.captioning.recipes import RECIPES, Recipe, Stage
 from aural.captioning.tokenizer import TOKENIZER, load_tokenizer, train_tokenizer
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model, weights_digest
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import VALIDATION, Clip, clips_digest, read_manifest
+from aural.manifest import VALIDATION, Clip, clips_digest, held_out, read_manifest
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM, Listener, ListenerConfig
@@ -99,7 +99,8 @@ def train(
             the recipe is for it and no split is held out, of which the listener knows.
         tokenizer: folder or file of a tokenizer; None: trained on the captions, or that of the training that goes on.
         text_encoder: sentence encoder, see :func:`aural.networks.sentence_encoder.load_sentence_encoder`.
-        hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        hold_out: clips of this ``split``, or of several, separated by commas, are left out: they can judge the model
+            afterwards.
         mixups: pairs of clips with captions of their own (``aural prepare mixups``, or the published file), for stages
             that mix recordings.
         resume: go on where an earlier run stopped; finished stages are not run again.
@@ -116,10 +117,10 @@ def train(
     """
     settings = change(_recipe(recipe, seed, steps, precision))
     shared = shared or Shared()
-    clips = [clip for clip in read_manifest(manifest) if hold_out is None or clip.split != hold_out]
-    last_clips = clips
-    if finetune_manifest is not None:
-        last_clips = [c for c in read_manifest(finetune_manifest) if hold_out is None or c.split != hold_out]
+    everything = read_manifest(manifest)
+    last = everything if finetune_manifest is None else read_manifest(finetune_manifest)
+    left_out = held_out(hold_out, everything, last)
+    clips, last_clips = ([clip for clip in some if clip.split not in left_out] for some in (everything, last))
     for path, some in ((manifest, clips), (finetune_manifest, last_clips)):
         if not any(clip.captions for clip in some):
             raise UsageError(

@@ -33,7 +33,7 @@ from aural.codec.losses import (
 from aural.codec.recipes import RECIPES, Recipe
 from aural.codec_folder import SYSTEM, load_codec
 from aural.errors import UsageError
-from aural.manifest import VALIDATION, clips_digest, read_manifest
+from aural.manifest import VALIDATION, clips_digest, held_out, read_manifest
 from aural.networks.encodec import Encodec, PaddedConv, add_weight_norm, fold_weight_norm, folded
 from aural.networks.stft_discriminator import Judged, StftDiscriminator
 from aural.soundscapes.compose import RMS
@@ -79,7 +79,8 @@ def train(
         manifest: recordings; those with a single label are also what soundscapes are made of.
         out: folder of the model.
         codec: name or folder of a trained one, for a recipe by which its decoder learns on.
-        hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        hold_out: clips of this ``split``, or of several, separated by commas, are left out: they can judge the model
+            afterwards.
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
         seed: of the data, the initial weights, and what codebooks draw.
@@ -96,7 +97,9 @@ def train(
     settings = change(RECIPES[recipe]())
     run = adjusted(settings.train, seed=seed, steps=steps, precision=precision)
     settings = replace(settings, train=run)
-    clips = [clip for clip in read_manifest(manifest) if clip.split not in (hold_out or VALIDATION, VALIDATION)]
+    everything = read_manifest(manifest)
+    left_out = held_out(hold_out, everything) | {VALIDATION}
+    clips = [clip for clip in everything if clip.split not in left_out]
     if not clips:
         raise UsageError(f"{manifest}: no clip to learn from" + (f" outside {hold_out}" if hold_out else ""))
     command = f"aural train codec --recipe {recipe} --manifest {manifest.name} --seed {seed}"

@@ -33,7 +33,7 @@ def train(
         Path | None, typer.Option(metavar="M.jsonl", help="What the last stage learns from, if something else.")
     ] = None,
     hold_out: Annotated[
-        str | None, typer.Option(metavar="SPLIT", help="Leave the clips of this split out, to judge by later.")
+        str | None, typer.Option(metavar="SPLIT,...", help="Leave the clips of these splits out, to judge by later.")
     ] = None,
     encoder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A trained audio encoder, instead of training one.")

@@ -20,7 +20,7 @@ from aural.checkpoint import save_model
 from aural.errors import UsageError
 from aural.features import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from aural.listening.recipes import RECIPES, Recipe
-from aural.manifest import VALIDATION, clips_digest, read_manifest
+from aural.manifest import VALIDATION, clips_digest, held_out, read_manifest
 from aural.networks.listener import SYSTEM, Heard, Listener
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
 from aural.soundscapes.examples import Example, Examples
@@ -71,7 +71,8 @@ def train(
         recipe: a name in ``RECIPES``.
         manifest: recordings with labels and captions.
         out: folder of the model.
-        hold_out: clips of this ``split`` are left out, so that they can judge the model afterwards.
+        hold_out: clips of this ``split``, or of several, separated by commas, are left out: they can judge the model
+            afterwards.
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
         seed: of the data, the initial weights and dropout.
@@ -87,7 +88,9 @@ def train(
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     settings = change(RECIPES[recipe]())
     run = adjusted(settings.train, seed=seed, steps=steps, precision=precision)
-    clips = [clip for clip in read_manifest(manifest) if clip.split not in {VALIDATION, hold_out} - {None}]
+    everything = read_manifest(manifest)
+    left_out = held_out(hold_out, everything) | {VALIDATION}
+    clips = [clip for clip in everything if clip.split not in left_out]
     if not any(clip.labels and clip.captions for clip in clips):
         raise UsageError(f"{manifest}: no clip with labels and captions to learn from")
     labels = tuple(sorted({label for clip in clips for label in clip.labels} | set(SYNTHESISED)))

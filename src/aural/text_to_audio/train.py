@@ -19,7 +19,7 @@ from aural.codec_folder import Codec, load_codec
 from aural.config import config_to_dict
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
-from aural.manifest import VALIDATION, Clip, clips_digest, read_manifest
+from aural.manifest import VALIDATION, Clip, clips_digest, held_out, read_manifest
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.processes import joined
 from aural.soundscapes.examples import Examples
@@ -80,7 +80,8 @@ def train(
         codec: folder of a codec; None: the one in the box.
         codes: folder of the sounds as codes, which other trainings may share; None: ``out/codes``.
         text_encoder: folder of T5, for a recipe whose texts it reads.
-        hold_out: clips of this ``split`` are left out, so that what they sound like can judge the model afterwards.
+        hold_out: clips of this ``split``, or of several, separated by commas, are left out: what they sound like can
+            judge the model afterwards.
         resume: go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", ...
         seed: of the data and the initial weights.
@@ -99,7 +100,9 @@ def train(
     settings = replace(settings, train=adjusted(settings.train, seed=seed, steps=steps, precision=precision))
     if codes is not None and not settings.pool:
         raise UsageError(f"recipe {recipe} encodes the sounds of each step: leave out --codes")
-    clips = [clip for clip in read_manifest(manifest) if clip.split not in {VALIDATION, hold_out} - {None}]
+    everything = read_manifest(manifest)
+    left_out = held_out(hold_out, everything) | {VALIDATION}
+    clips = [clip for clip in everything if clip.split not in left_out]
     known_by = clips_digest(clips)
     # Encoded on the fly, the sounds go where the model is, on which the training decides.
     coder = load_codec(codec, device="cpu")
