@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from aural.audio import Sound
 from aural.errors import AudioError, AuralError, UsageError
-from aural.manifest import Clip
+from aural.manifest import Clip, read_manifest
 from aural.sound_source import part
 
 Found = TypeVar("Found")
@@ -57,3 +57,17 @@ def count_unreadable(manifest: Path, clips: Sequence[Clip], found: Sequence[obje
     if not found:
         raise UsageError(f"{manifest}: none of its {len(clips)} clips to judge can be read: mend their paths or files")
     return len(clips) - len(found)
+
+
+def splits_held_out(models: Path, manifest: Path) -> list[str]:
+    """The splits of a manifest that ``models/SPLIT`` was trained without.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
+    if not splits:
+        raise UsageError(
+            f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
+        )
+    return splits

@@ -21,7 +21,7 @@ from aural import __version__
 from aural.answering.answer import AnsweringModel, Method, answer_each, as_prompt, load
 from aural.answering.classify import WAYS, Way, classify_each
 from aural.errors import UsageError
-from aural.found_of_clips import count_unreadable, found_of_clips
+from aural.found_of_clips import count_unreadable, found_of_clips, splits_held_out
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_phrases import SILENT, SOUNDS
@@ -124,24 +124,21 @@ def evaluate_held_out(
     seed: int = 0,
     batch_size: int = 8,
     device: str = "auto",
+    offline: bool = False,
 ) -> dict[str, Any]:
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
     Raises:
         UsageError: ``models`` holds no folder named after a split of the manifest, or no clip can be read.
     """
-    splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
-    if not splits:
-        raise UsageError(
-            f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
-        )
+    splits = splits_held_out(models, manifest)
     asks = any(clip.question for clip in _clips(manifest, None))
     judged: list[Clip] = []
     answered: list[Answered] = []
     methods: set[str] = set()
     rows: dict[Way, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for split in splits:
-        model, clips = load(models / split, device=device), _clips(manifest, split)
+        model, clips = load(models / split, device=device, offline=offline), _clips(manifest, split)
         judged += clips
         methods.add(method or model.model.config.search)
         if asks:

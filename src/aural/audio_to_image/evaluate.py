@@ -26,6 +26,7 @@ from aural.audio_to_image.painter import Painter, paint, painted_at_once, painti
 from aural.audio_to_image.picture_files import as_image, as_tensor, read_picture, sheet
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
+from aural.found_of_clips import splits_held_out
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.sound_source import part
@@ -136,11 +137,7 @@ def evaluate_held_out(
     Raises:
         UsageError: ``models`` holds no folder named after a split of the manifest, or a split has no sound to judge.
     """
-    splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
-    if not splits:
-        raise UsageError(
-            f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
-        )
+    splits = splits_held_out(models, manifest)
     shown = read_manifest(pictures, required="image")
     rows = []
     for split in splits:

@@ -22,7 +22,7 @@ from aural.captioning.caption import CaptioningModel, Method, caption_each, load
 from aural.captioning.model import SAMPLE_RATE
 from aural.errors import UsageError
 from aural.fluency_rules import errors as grammar_errors
-from aural.found_of_clips import count_unreadable, found_of_clips
+from aural.found_of_clips import count_unreadable, found_of_clips, splits_held_out
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.metrics.caption_scores import caption_scores
@@ -95,22 +95,20 @@ def evaluate_held_out(
     seed: int = 0,
     batch_size: int = 8,
     device: str = "auto",
+    offline: bool = False,
+    text_encoder: str | None = None,
 ) -> dict[str, Any]:
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
     Raises:
         UsageError: ``models`` holds no folder named after a split of the manifest, or no clip can be read.
     """
-    splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
-    if not splits:
-        raise UsageError(
-            f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
-        )
+    splits = splits_held_out(models, manifest)
     clips: list[Clip] = []
     judged: list[Judged] = []
     right_of_split = {}
     for split in splits:
-        model = load(models / split, device=device)
+        model = load(models / split, device=device, offline=offline, text_encoder=text_encoder)
         clips += (clips_of_split := _clips(manifest, split))
         of_split = judge(model, clips_of_split, method=method, seed=seed, batch_size=batch_size)
         right_of_split[split] = _share([one.right for one in of_split if one.clip.labels])

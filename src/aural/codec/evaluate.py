@@ -18,6 +18,7 @@ from aural import __version__
 from aural.audio import read_mono
 from aural.codec_folder import Codec, load_codec
 from aural.errors import UsageError
+from aural.found_of_clips import splits_held_out
 from aural.judge import load_judge
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
@@ -70,7 +71,7 @@ def evaluate(
     return score(judged, use, len(clips)) | heard | {"protocol": _protocol(codec.name, manifest, split)}
 
 
-def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto") -> dict[str, Any]:
+def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto", offline: bool = False) -> dict[str, Any]:
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; clips are pooled.
 
     The use of codebooks is the mean over the models.
@@ -79,15 +80,12 @@ def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto") -> 
         UsageError: ``models`` holds no folder named after a split of the manifest, or nothing but silence is judged.
     """
     clips = read_manifest(manifest)
-    splits = sorted({clip.split for clip in clips if clip.split and (models / clip.split).is_dir()})
-    if not splits:
-        raise UsageError(
-            f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
-        )
+    splits = splits_held_out(models, manifest)
     judged: list[Judged] = []
     uses = []
     for split in splits:
-        own, use = judge(load_codec(models / split, device=device), [clip for clip in clips if clip.split == split])
+        codec = load_codec(models / split, device=device, offline=offline)
+        own, use = judge(codec, [clip for clip in clips if clip.split == split])
         judged += own
         uses.append(use)
     n_clips = sum(clip.split in splits for clip in clips)

@@ -103,7 +103,7 @@ def evaluate(
                 coder = load_codec(model, device=device, offline=offline)
                 result = evaluate_codec(coder, manifest, split=split, listener=judge)
             else:
-                result = codecs_held_out(held_out, manifest, device=device)
+                result = codecs_held_out(held_out, manifest, device=device, offline=offline)
         case "pictures" | "audio_to_image":
             from aural.audio_to_image.evaluate import (
                 evaluate as evaluate_token,
@@ -139,7 +139,7 @@ def evaluate(
                 listener = load_listener(model, device=device, offline=offline)
                 result = evaluate_listener(listener, manifest, split=split)
             else:
-                result = listeners_held_out(held_out, manifest, device=device)
+                result = listeners_held_out(held_out, manifest, device=device, offline=offline)
         case "answering":
             from aural.answering.answer import load as load_answerer
             from aural.answering.evaluate import evaluate as evaluate_answerer, evaluate_held_out as answerers_held_out
@@ -149,7 +149,7 @@ def evaluate(
                 answerer = load_answerer(model, device=device, offline=offline)
                 result = evaluate_answerer(answerer, manifest, split=split, **how)
             else:
-                result = answerers_held_out(held_out, manifest, device=device, **how)
+                result = answerers_held_out(held_out, manifest, device=device, offline=offline, **how)
         case "captioning":
             from aural.captioning.caption import load
             from aural.captioning.evaluate import evaluate as evaluate_captioner, evaluate_held_out
@@ -159,5 +159,6 @@ def evaluate(
                 captioner = load(model, device=device, offline=offline, text_encoder=text_encoder)
                 result = evaluate_captioner(captioner, manifest, split=split, **how)
             else:
+                how |= {"offline": offline, "text_encoder": text_encoder}
                 result = evaluate_held_out(held_out, manifest, device=device, **how)
     print_json(result)

@@ -23,7 +23,7 @@ from aural.audio import Sound
 from aural.embedding import ListeningModel, load
 from aural.errors import AuralError, UsageError
 from aural.features import SAMPLE_RATE
-from aural.found_of_clips import count_unreadable, found_of_clips
+from aural.found_of_clips import count_unreadable, found_of_clips, splits_held_out
 from aural.manifest import Clip, read_manifest
 from aural.metrics.bootstrap import RESAMPLES, interval
 from aural.networks.listener import Heard
@@ -56,22 +56,18 @@ def evaluate(model: ListeningModel, manifest: Path, *, split: str | None = None)
     return score(rows) | {"protocol": _protocol(model.name, manifest, split, n_unreadable)}
 
 
-def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto") -> dict[str, Any]:
+def evaluate_held_out(models: Path, manifest: Path, *, device: str = "auto", offline: bool = False) -> dict[str, Any]:
     """Leave one split out in turn: ``models/SPLIT`` was trained without SPLIT and is judged on it; all are pooled.
 
     Raises:
         UsageError: ``models`` holds no folder named after a split of the manifest, or no clip can be read.
     """
-    splits = sorted({clip.split for clip in read_manifest(manifest) if clip.split and (models / clip.split).is_dir()})
-    if not splits:
-        raise UsageError(
-            f"{models}: no folder named after a split of {manifest}; train with --hold-out SPLIT -o {models}/SPLIT"
-        )
+    splits = splits_held_out(models, manifest)
     clips: list[Clip] = []
     rows, by_split = [], {}
     for split in splits:
         clips += (clips_of_split := _judged(manifest, split))
-        of_split = judge(load(models / split, device=device), clips_of_split)
+        of_split = judge(load(models / split, device=device, offline=offline), clips_of_split)
         ways = of_split[0].keys() & WAYS if of_split else ()
         by_split[split] = {way: sum(row[way] for row in of_split) / len(of_split) for way in WAYS if way in ways}
         rows += of_split
