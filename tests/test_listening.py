@@ -155,7 +155,7 @@ def test_a_training_goes_on_with_what_it_was_begun_with(manifest: Path, tmp_path
 
 
 def test_what_cannot_be_trained_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, beats, htsat, judge, tiny"):
+    with pytest.raises(UsageError, match="unknown recipe 'huge'; there are default, beats, htsat, judge, robust, tiny"):
         train("huge", manifest=manifest, out=tmp_path / "a")
     write_manifest(tmp_path / "empty.jsonl", [Clip(tmp_path / "x.wav", labels=("dog bark",))])
     with pytest.raises(UsageError, match="no clip with labels and captions"):

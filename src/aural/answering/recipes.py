@@ -55,7 +55,7 @@ TASKS = {
 
 
 def default() -> Recipe:
-    """The embedded default: a mapper between the listener in the box and a small language model, both frozen."""
+    """The embedded default: a mapper between a listener (``robust``) and a small language model, both frozen."""
     width = 192
     model = AnsweringConfig(
         htsat=None,
@@ -88,17 +88,17 @@ def default() -> Recipe:
     )
     facts = replace(train, steps=17_500, batch_size=64, learning_rate=2e-3, warmup_steps=200, weight_decay=0.01)
     text = replace(facts, steps=6000, optimizer="adamw", learning_rate=5e-4, weight_decay=0.05, ema_decay=None)
-    # Changed by more than the listener is used to, as in captioning: what it knows by heart is no measure.
-    soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size, speed_octaves=0.6)
+    # Changed as much as what the listener learned from: what it knows by heart is no measure.
+    soundscapes = SoundscapeSettings(seconds=(4.0, 10.0), group=train.batch_size, speed_octaves=0.9)
     return Recipe(
         model,
         train,
         tasks=TASKS,
-        soundscapes=ExampleSettings(soundscapes, recordings=0.35, speed_octaves=0.6),
+        soundscapes=ExampleSettings(soundscapes, recordings=0.35, speed_octaves=0.9, bandwidth=0.4),
         # of fewer, it learns the very scenes by heart
         pool=80_000,
         pools=2,
-        pool_response_db=6.0,
+        pool_response_db=10.0,
         facts=facts,
         language=LanguageRecipe(vocab_size=800, imagined=30_000, train=text),
     )

@@ -91,6 +91,17 @@ def htsat() -> Recipe:
     return replace(recipe, model=model, train=replace(recipe.train, learning_rate=1e-3), response_db=0.0)
 
 
+def robust() -> Recipe:
+    """``default`` on sounds that are changed by more: of recordings it has not heard it knows more (docs/answering.md).
+
+    What is trained over it hears them changed as much.
+    """
+    recipe = default()
+    soundscapes = replace(recipe.data.soundscapes, speed_octaves=0.9)
+    data = replace(recipe.data, soundscapes=soundscapes, speed_octaves=0.9, bandwidth=0.4)
+    return replace(recipe, data=data, response_db=10.0)
+
+
 def judge() -> Recipe:
     """A judge of generated sounds: recordings alone, one or two at a time; what is synthesised here has no say."""
     recipe = default()
@@ -115,5 +126,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "beats": beats,
     "htsat": htsat,
     "judge": judge,
+    "robust": robust,
     "tiny": tiny,
 }
