@@ -27,6 +27,7 @@ from aural.codec.losses import (
     discriminator_loss,
     feature_matching_loss,
     l1_loss,
+    level_loss,
     multi_scale_mel_loss,
     negative_si_snr,
 )
@@ -221,7 +222,7 @@ def _collate(examples: Sequence[tuple[np.ndarray, int]]) -> dict[str, Any]:
 class _Training(nn.Module):
     """What the loop trains: the codec and the discriminator; for AdamW, their weights as length times direction."""
 
-    REPORTED = ("waveform", "mel", "adversarial", "features", "negative_si_snr")
+    REPORTED = ("waveform", "mel", "levels", "adversarial", "features", "negative_si_snr")
     """Losses that are only reported: those that are trained by have gone into ``balanced``."""
 
     def __init__(self, codec: Encodec, recipe: Recipe, cuts: Cuts) -> None:
@@ -264,6 +265,7 @@ class _Training(nn.Module):
             losses = {
                 "waveform": l1_loss(made, target),
                 "mel": multi_scale_mel_loss(made, target, self.recipe.mel),
+                "levels": level_loss(made, target, self.recipe.mel),
             }
             if judged:
                 losses |= {"adversarial": adversarial_loss(fake), "features": feature_matching_loss(fake, real)}
