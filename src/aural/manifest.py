@@ -151,6 +151,17 @@ def held_out(hold_out: str | None, *clips: Iterable[Clip]) -> frozenset[str]:
     return names
 
 
+def learned_from(path: Path, hold_out: str | None) -> list[Clip]:
+    """The clips of a manifest but those held out and those left for validation.
+
+    Raises:
+        ManifestError: as :func:`read_manifest` and :func:`held_out`.
+    """
+    clips = read_manifest(path)
+    left_out = held_out(hold_out, clips) | {VALIDATION}
+    return [clip for clip in clips if clip.split not in left_out]
+
+
 def clips_digest(clips: Iterable[Clip], *more: str) -> str:
     """Which clips these are: not where they lie, but which recordings, as far as names and sizes tell.
 

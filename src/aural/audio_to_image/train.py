@@ -27,7 +27,7 @@ from aural.audio_to_image.recipes import RECIPES, Recipe
 from aural.audio_to_image.video_frames import Shown, read_shown
 from aural.checkpoint import find_model, load_config, load_into, load_weights, save_model, weights_digest
 from aural.errors import CheckpointError, UsageError
-from aural.manifest import VALIDATION, clips_digest, held_out, read_manifest
+from aural.manifest import clips_digest, learned_from, read_manifest
 from aural.networks.beats import BEATs
 from aural.networks.conv_encoder import ConvEncoder
 from aural.networks.listener import SYSTEM as LISTENING, Listener, ListenerConfig
@@ -101,15 +101,21 @@ def train(
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     settings = change(RECIPES[recipe]())
     settings = replace(settings, train=adjusted(settings.train, seed=seed, steps=steps, precision=precision))
-    everything = read_manifest(manifest)
-    left_out = held_out(hold_out, everything) | {VALIDATION}
-    clips = [clip for clip in everything if clip.split not in left_out]
+    clips = learned_from(manifest, hold_out)
     seen_with = read_manifest(pictures, required="image") if pictures else []
     paired = pairs(clips, seen_with)
     config, heard_by = _encoder(settings.token, encoder, hold_out)
     with joined(None if device == "auto" else device) as processes:
         where = processes.device
         frozen = load_painter(painter).to(where)
+        of = {
+            "set of clips": clips_digest(clips),
+            "hold-out": hold_out,
+            "set of pictures": clips_digest(seen_with),
+            "painter": weights_digest(frozen.unet.state_dict()),
+            "encoder": weights_digest(heard_by),
+            "rank of lora": lora,
+        }
         torch.manual_seed(seed)
         token = AudioToken(replace(config, token_width=frozen.words.width, lora_rank=lora))
         assert token.encoder is not None
@@ -139,14 +145,6 @@ def train(
         given |= {"lora": lora, "steps": steps, "precision": precision}
         command += "".join(f" --{name} {shlex.quote(str(one))}" for name, one in given.items() if one)
         card = CARD.format(painter=frozen.name, command=command, n=len(paired))
-        of = {
-            "set of clips": clips_digest(clips),
-            "hold-out": hold_out,
-            "set of pictures": clips_digest(seen_with),
-            "painter": weights_digest(frozen.unet.state_dict()),
-            "encoder": weights_digest(heard_by),
-            "rank of lora": lora,
-        }
 
         def save(weights: Mapping[str, Tensor], folder: Path, metrics: Mapping[str, float]) -> None:
             renamed = {

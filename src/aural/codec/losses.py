@@ -101,16 +101,6 @@ def mel_distances(predicted: Tensor, target: Tensor, n_fft: int, config: MelConf
     return F.l1_loss(a, b), F.mse_loss((config.floor + a).log10(), (config.floor + b).log10())
 
 
-def level_loss(predicted: Tensor, target: Tensor, config: MelConfig, n_fft: int = 1024) -> Tensor:
-    """Mean squared distance of the log10 levels of mel bands, each over the whole clip. Not in the paper.
-
-    Of noise a codec foretells no more than its level, and the other distances are least where it is too soft: that of
-    samples, as none can be foretold, and that of logarithms, whose mean lies below the logarithm of the mean.
-    """
-    a, b = (mel_spectrogram(waveform, n_fft, n_fft // 4, config).mean(2) for waveform in (predicted, target))
-    return F.mse_loss((config.floor + a).log10(), (config.floor + b).log10())
-
-
 def log_mel_loss(
     predicted: Tensor, target: Tensor, config: MelConfig, n_fft: int = 1024, hop_length: int = 256
 ) -> Tensor:

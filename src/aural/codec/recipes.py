@@ -22,8 +22,6 @@ class LossWeights:
     """Distance of samples."""
     mel: float = 2.0
     """Distance of mel spectrograms of several sizes of window."""
-    levels: float = 0.0
-    """Distance of the levels of mel bands over a cut; 0 in the paper."""
     adversarial: float = 4.0
     """What the discriminator takes for made."""
     features: float = 4.0

@@ -27,14 +27,13 @@ from aural.codec.losses import (
     discriminator_loss,
     feature_matching_loss,
     l1_loss,
-    level_loss,
     multi_scale_mel_loss,
     negative_si_snr,
 )
 from aural.codec.recipes import RECIPES, Recipe
 from aural.codec_folder import SYSTEM, load_codec
 from aural.errors import UsageError
-from aural.manifest import VALIDATION, clips_digest, held_out, read_manifest
+from aural.manifest import clips_digest, learned_from
 from aural.networks.encodec import Encodec, PaddedConv, add_weight_norm, fold_weight_norm, folded
 from aural.networks.stft_discriminator import Judged, StftDiscriminator
 from aural.soundscapes.compose import RMS
@@ -98,9 +97,7 @@ def train(
     settings = change(RECIPES[recipe]())
     run = adjusted(settings.train, seed=seed, steps=steps, precision=precision)
     settings = replace(settings, train=run)
-    everything = read_manifest(manifest)
-    left_out = held_out(hold_out, everything) | {VALIDATION}
-    clips = [clip for clip in everything if clip.split not in left_out]
+    clips = learned_from(manifest, hold_out)
     if not clips:
         raise UsageError(f"{manifest}: no clip to learn from" + (f" outside {hold_out}" if hold_out else ""))
     command = f"aural train codec --recipe {recipe} --manifest {manifest.name} --seed {seed}"
@@ -222,7 +219,7 @@ def _collate(examples: Sequence[tuple[np.ndarray, int]]) -> dict[str, Any]:
 class _Training(nn.Module):
     """What the loop trains: the codec and the discriminator; for AdamW, their weights as length times direction."""
 
-    REPORTED = ("waveform", "mel", "levels", "adversarial", "features", "negative_si_snr")
+    REPORTED = ("waveform", "mel", "adversarial", "features", "negative_si_snr")
     """Losses that are only reported: those that are trained by have gone into ``balanced``."""
 
     def __init__(self, codec: Encodec, recipe: Recipe, cuts: Cuts) -> None:
@@ -265,7 +262,6 @@ class _Training(nn.Module):
             losses = {
                 "waveform": l1_loss(made, target),
                 "mel": multi_scale_mel_loss(made, target, self.recipe.mel),
-                "levels": level_loss(made, target, self.recipe.mel),
             }
             if judged:
                 losses |= {"adversarial": adversarial_loss(fake), "features": feature_matching_loss(fake, real)}

@@ -20,7 +20,7 @@ from aural.checkpoint import save_model
 from aural.errors import UsageError
 from aural.features import HOP_LENGTH, N_MELS, SAMPLE_RATE
 from aural.listening.recipes import RECIPES, Recipe
-from aural.manifest import VALIDATION, clips_digest, held_out, read_manifest
+from aural.manifest import clips_digest, learned_from
 from aural.networks.listener import SYSTEM, Heard, Listener
 from aural.networks.sentence_encoder import RememberedSentences, load_sentence_encoder
 from aural.soundscapes.examples import Example, Examples
@@ -88,9 +88,7 @@ def train(
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     settings = change(RECIPES[recipe]())
     run = adjusted(settings.train, seed=seed, steps=steps, precision=precision)
-    everything = read_manifest(manifest)
-    left_out = held_out(hold_out, everything) | {VALIDATION}
-    clips = [clip for clip in everything if clip.split not in left_out]
+    clips = learned_from(manifest, hold_out)
     if not any(clip.labels and clip.captions for clip in clips):
         raise UsageError(f"{manifest}: no clip with labels and captions to learn from")
     labels = tuple(sorted({label for clip in clips for label in clip.labels} | set(SYNTHESISED)))

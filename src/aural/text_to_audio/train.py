@@ -19,7 +19,7 @@ from aural.codec_folder import Codec, load_codec
 from aural.config import config_to_dict
 from aural.errors import UsageError
 from aural.features import SAMPLE_RATE
-from aural.manifest import VALIDATION, Clip, clips_digest, held_out, read_manifest
+from aural.manifest import Clip, clips_digest, learned_from
 from aural.networks.sentence_encoder import load_sentence_encoder
 from aural.processes import joined
 from aural.soundscapes.examples import Examples
@@ -100,9 +100,7 @@ def train(
     settings = replace(settings, train=adjusted(settings.train, seed=seed, steps=steps, precision=precision))
     if codes is not None and not settings.pool:
         raise UsageError(f"recipe {recipe} encodes the sounds of each step: leave out --codes")
-    everything = read_manifest(manifest)
-    left_out = held_out(hold_out, everything) | {VALIDATION}
-    clips = [clip for clip in everything if clip.split not in left_out]
+    clips = learned_from(manifest, hold_out)
     known_by = clips_digest(clips)
     # Encoded on the fly, the sounds go where the model is, on which the training decides.
     coder = load_codec(codec, device="cpu")
